@@ -1,0 +1,7 @@
+"""Learned densities as NumPyro distributions."""
+
+from numpyro_score.distributions.base import LearnedDistribution
+from numpyro_score.distributions.energy import EnergyDistribution
+from numpyro_score.distributions.score import ScoreDistribution
+
+__all__ = ["EnergyDistribution", "LearnedDistribution", "ScoreDistribution"]

@@ -1,0 +1,61 @@
+"""Supports of whole events, and coordinates in which an event is roughly standard normal."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import LowerCholeskyAffine, Transform, biject_to
+
+from numpyro_score._typing import PyTree, Shape
+from numpyro_score.networks import GaussianBase
+
+
+def event_support(
+    support: constraints.Constraint | None, event_dim: int
+) -> constraints.Constraint:
+    """Lift a constraint on numbers or vectors to events, so that each has one Jacobian."""
+    support = constraints.real if support is None else support
+    if not isinstance(support, constraints.Constraint):
+        raise TypeError(
+            "support must be a constraint of numpyro.distributions.constraints, "
+            f"got {type(support).__name__}."
+        )
+    if support.is_discrete:
+        raise ValueError(f"support must be continuous to have a score, got {support}.")
+    if support.event_dim > event_dim:
+        raise ValueError(
+            f"support {support} speaks of {support.event_dim} axes at once, but event_shape has "
+            f"{event_dim}."
+        )
+    try:
+        biject_to(support)
+    except NotImplementedError:
+        raise ValueError(
+            f"support {support} has no bijection from the real numbers (numpyro's biject_to), "
+            "which MCMC needs; use one that has, such as constraints.positive, interval, simplex."
+        ) from None
+    extra = event_dim - support.event_dim
+    return constraints.independent(support, extra) if extra else support
+
+
+def is_real(support: constraints.Constraint) -> bool:
+    """Whether an event may be any array of real numbers."""
+    base = getattr(support, "base_constraint", support)
+    return isinstance(base, type(constraints.real))
+
+
+def standard_coordinates(
+    network: PyTree, support: constraints.Constraint, event_shape: Shape
+) -> Transform:
+    """The bijection v ↦ x under which a standard normal v is a fair first guess of x.
+
+    It is the Gaussian base of the network where it has one and x is unconstrained, else the
+    bijection of the support.
+    """
+    base = getattr(network, "base", None)
+    if isinstance(base, GaussianBase) and is_real(support) and base.mean.shape == event_shape:
+        identity = jnp.eye(base.mean.size, dtype=base.mean.dtype)
+        scale_tril = jax.scipy.linalg.solve_triangular(base.whitening, identity, lower=True)
+        return LowerCholeskyAffine(base.mean, scale_tril)
+    return biject_to(support)

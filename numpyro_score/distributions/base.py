@@ -1,0 +1,252 @@
+"""What every learned distribution shares: shapes, pytree, support, condition, sampling."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform
+from numpyro.distributions.util import validate_sample
+
+from numpyro_score._checks import as_shape, check_int, check_trailing_shape
+from numpyro_score._typing import Array, PyTree, Shape
+from numpyro_score.distributions._mode import Minimum, best_minimum, minimize_energy
+from numpyro_score.distributions._support import event_support, standard_coordinates
+from numpyro_score.distributions._vectorize import vectorize_events
+from numpyro_score.networks import as_network
+from numpyro_score.samplers import Langevin
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+
+
+class LearnedDistribution(dist.Distribution):
+    """Base of the distributions whose density is a network.
+
+    A subclass says in :meth:`_event_log_prob` what the log density of one event is and in
+    :meth:`_check_network` what its network must return; batch shapes, ``expand``, plates,
+    conditions, the pytree and the support are looked after here.
+
+    The network is split, once and here, into its arrays (pytree leaves, so that the
+    distribution passes through ``jit``, ``vmap``, ``scan`` and ``tree.map``) and the static
+    rest.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    pytree_data_fields = ("_arrays", "_support", "condition", "log_normalizer")
+    pytree_aux_fields = ("_static", "condition_event_dim", "sampler")
+
+    def __init__(
+        self,
+        network: PyTree,
+        event_shape: Shape,
+        *,
+        condition: Array | None = None,
+        condition_event_dim: int = 1,
+        support: constraints.Constraint | None = None,
+        log_normalizer: Array | float | None = None,
+        sampler: Langevin | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        event_shape = as_shape(event_shape, "event_shape")
+        check_int(condition_event_dim, "condition_event_dim", 0)
+        if sampler is not None and not isinstance(sampler, Langevin):
+            raise TypeError(
+                "sampler must be a numpyro_score.samplers.Langevin or None, "
+                f"got {type(sampler).__name__}."
+            )
+        self._arrays, self._static = eqx.partition(as_network(network), _is_array)
+        self._support = event_support(support, len(event_shape))
+        self.condition = None if condition is None else jnp.asarray(condition)
+        self.condition_event_dim = condition_event_dim
+        self.sampler = sampler
+        batch_shape = self._condition_batch_shape()
+        self.log_normalizer = _as_log_normalizer(log_normalizer, batch_shape)
+        self._check_network(event_shape)
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+
+    @property
+    def network(self) -> PyTree:
+        """The network: one event (and one condition) in, see the class for what comes out."""
+        return eqx.combine(self._arrays, self._static)
+
+    @property
+    def normalized(self) -> bool:
+        """Whether ``log_prob`` includes the normalizer Z; True only where it was given."""
+        return self.log_normalizer is not None
+
+    @property
+    def has_rsample(self) -> bool:
+        """False: draws are not differentiable functions of the network."""
+        return False
+
+    @abstractmethod
+    def _check_network(self, event_shape: Shape) -> None:
+        """Refuse a network whose output has the wrong shape."""
+
+    @abstractmethod
+    def _event_log_prob(self, x: Array, condition: Array | None = None) -> Array:
+        """Log density of one event, up to the normalizer."""
+
+    def _condition_batch_shape(self) -> Shape:
+        if self.condition is None:
+            return ()
+        ndim = self.condition.ndim - self.condition_event_dim
+        if ndim < 0:
+            raise ValueError(
+                f"condition must have at least condition_event_dim={self.condition_event_dim} "
+                f"axes, got the shape {self.condition.shape}; a scalar condition needs "
+                "condition_event_dim=0, or the shape (1,)."
+            )
+        return self.condition.shape[:ndim]
+
+    def _output_shape(self, event_shape: Shape) -> Shape:
+        """Shape of what the network returns for one event, found without evaluating it."""
+        args = [jax.ShapeDtypeStruct(event_shape, jnp.result_type(float))]
+        if self.condition is not None:
+            shape = self.condition.shape[self.condition.ndim - self.condition_event_dim :]
+            args.append(jax.ShapeDtypeStruct(shape, self.condition.dtype))
+        out = jax.eval_shape(lambda net, *a: jnp.asarray(net(*a)), self.network, *args)
+        return out.shape
+
+    @validate_sample
+    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+        """Log density, without Z unless ``normalized``.
+
+        :param value: events of shape ``(..., *event_shape)``; leading axes broadcast with
+            ``batch_shape``.
+        :return: one number per event.
+        :raises ValueError: where ``value`` does not end in ``event_shape``.
+        """
+        value = jnp.asarray(value, dtype=jnp.result_type(value, float))
+        check_trailing_shape(value.shape, self.event_shape, "value")
+        self._check_broadcast(value.shape[: value.ndim - self.event_dim])
+        log_prob = self._vectorize(self._event_log_prob, value)
+        return log_prob if self.log_normalizer is None else log_prob - self.log_normalizer
+
+    def score(self, value: Array) -> Array:
+        """∇ₓ of :meth:`log_prob`, of shape ``broadcast(leading, batch_shape) + event_shape``.
+
+        :param value: events of shape ``(..., *event_shape)``.
+        """
+        value = jnp.asarray(value, dtype=jnp.result_type(value, float))
+        check_trailing_shape(value.shape, self.event_shape, "value")
+        return self._vectorize(jax.grad(self._event_log_prob), value)
+
+    def _standard_coordinates(self) -> Transform:
+        return standard_coordinates(self.network, self.support, self.event_shape)
+
+    def _vectorize(self, fn: Any, value: Array) -> Array:
+        condition = (self.condition, self.condition_event_dim)
+        return vectorize_events(fn, (value, self.event_dim), condition)()
+
+    def _check_broadcast(self, lead: Shape) -> None:
+        try:
+            jnp.broadcast_shapes(lead, self.batch_shape)
+        except ValueError:
+            raise ValueError(
+                f"value has the leading shape {lead}, which does not broadcast with the "
+                f"batch_shape {self.batch_shape} that the condition gives."
+            ) from None
+
+    def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
+        """Draw by the ``sampler`` given at construction.
+
+        :param key: a random key.
+        :return: draws of shape ``sample_shape + batch_shape + event_shape``.
+        :raises NotImplementedError: where no sampler was given. NumPyro's initialization
+            strategies rely on this type and fall back to a uniform start.
+        """
+        if self.sampler is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has a density but no exact sampler. Draw from it with "
+                "MCMC (numpyro_score.infer.MALA), or accept a short Langevin run at every call "
+                "of `sample` with sampler=numpyro_score.samplers.Langevin()."
+            )
+        sampler, transform = self.sampler, self._standard_coordinates()
+
+        def draw(key: Array, log_prob: Callable[[Array], Array]) -> Array:
+            return sampler.draw(key, log_prob, transform, self.event_shape)
+
+        return self._map_events(draw, key, tuple(sample_shape))
+
+    def _map_events(
+        self, fn: Callable[[Array, Callable[[Array], Array]], PyTree], key: Array, lead: Shape
+    ) -> PyTree:
+        """Map ``fn(key, log_prob of one event)`` over ``lead + batch_shape``."""
+        shape = lead + self.batch_shape
+        keys = jax.random.split(key, shape)
+        condition = self.condition
+        if condition is not None:
+            event = condition.shape[condition.ndim - self.condition_event_dim :]
+            condition = jnp.broadcast_to(condition, shape + event)
+
+        def one(key: Array, condition: Array | None) -> PyTree:
+            return fn(key, lambda x: self._event_log_prob(x, condition))
+
+        for _ in shape:
+            one = jax.vmap(one, in_axes=(0, None if condition is None else 0))
+        return one(keys, condition)
+
+    def mode(
+        self, rng_key: Array, *, num_starts: int = 8, num_steps: int = 500, tol: float = 1e-3
+    ) -> Array:
+        """The most probable event y* = argmin_y F(x, y), the prediction of an energy model.
+
+        LeCun et al. (2006), "A tutorial on energy-based learning", section 1. L-BFGS from
+        several random starts in coordinates without constraint (without their Jacobian, so the
+        mode is that of the density in ``y`` itself); the lowest energy wins.
+
+        :param rng_key: a random key, for the starts.
+        :param num_starts: how many starts, for each member of the batch.
+        :param num_steps: the most steps of L-BFGS for each start.
+        :param tol: a search ends where the root mean square of the gradient is below ``tol``; a
+            mode that never got there is told by a warning.
+        :return: an array of shape ``batch_shape + event_shape``.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from numpyro_score.distributions import EnergyDistribution
+        >>> energy = lambda y, x: 0.5 * jnp.sum((y - 2 * x) ** 2)
+        >>> d = EnergyDistribution(energy, event_shape=(1,), condition=jnp.array([[1.0], [3.0]]))
+        >>> d.mode(jax.random.key(0)).round(3).tolist()
+        [[2.0], [6.0]]
+        """
+        check_int(num_starts, "num_starts", 1)
+        check_int(num_steps, "num_steps", 1)
+        transform = self._standard_coordinates()
+
+        def search(key: Array, log_prob: Callable[[Array], Array]) -> Minimum:
+            return minimize_energy(key, log_prob, transform, self.event_shape, num_steps, tol)
+
+        return best_minimum(self._map_events(search, rng_key, (num_starts,)), num_steps, tol)
+
+    def __repr__(self) -> str:
+        state = "normalized" if self.normalized else "unnormalized"
+        return (
+            f"{type(self).__name__}({type(self._static).__name__}, batch_shape="
+            f"{self.batch_shape}, event_shape={self.event_shape}, {state})"
+        )
+
+
+def _as_log_normalizer(value: Array | float | None, batch_shape: Shape) -> Array | None:
+    if value is None:
+        return None
+    array = jnp.asarray(value, dtype=jnp.result_type(float))
+    try:
+        fits = jnp.broadcast_shapes(array.shape, batch_shape) == batch_shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"log_normalizer must be a number for each member of the batch_shape {batch_shape}, "
+            f"got the shape {array.shape}."
+        )
+    return array

@@ -1,0 +1,75 @@
+"""Arguments of the kernels, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_score._checks import check_positive
+from numpyro_score._typing import Array
+
+
+def check_arguments(
+    model: Callable[..., Any] | None,
+    potential_fn: Callable[..., Any] | None,
+    step_size: float,
+    inverse_mass_matrix: Array | None,
+    dense_mass: bool,
+    target_accept_prob: float,
+) -> None:
+    """Refuse what no kernel can work with."""
+    if (model is None) == (potential_fn is None):
+        raise ValueError("Only one of `model` or `potential_fn` must be specified.")
+    if not callable(model if model is not None else potential_fn):
+        name = "model" if model is not None else "potential_fn"
+        raise TypeError(f"{name} must be callable.")
+    check_positive(step_size, "step_size")
+    if not isinstance(dense_mass, bool):
+        raise TypeError(
+            "dense_mass must be True or False, got "
+            f"{dense_mass!r}; a metric by blocks of sites is not supported by this kernel."
+        )
+    if not 0 < target_accept_prob < 1:
+        raise ValueError(
+            f"target_accept_prob must lie between 0 and 1, got {target_accept_prob!r}."
+        )
+    if inverse_mass_matrix is not None:
+        _check_metric(np.asarray(inverse_mass_matrix))
+
+
+def _check_metric(metric: np.ndarray) -> None:
+    if metric.ndim == 1:
+        if not (np.isfinite(metric) & (metric > 0)).all():
+            raise ValueError("A diagonal inverse_mass_matrix must be finite and above 0.")
+        return
+    if metric.ndim != 2 or metric.shape[0] != metric.shape[1]:
+        raise ValueError(
+            "inverse_mass_matrix must be a vector of variances (d,) or a covariance (d, d), got "
+            f"the shape {metric.shape}."
+        )
+    symmetric = np.allclose(metric, metric.T, rtol=1e-4)
+    if not symmetric or np.linalg.eigvalsh(metric).min() <= 0:
+        raise ValueError("inverse_mass_matrix must be symmetric and positive definite.")
+
+
+def metric_root(inverse_mass_matrix: Array | None, size: int, dense: bool) -> Array:
+    """Return L of the metric L Lᵀ that the chains start with.
+
+    :param inverse_mass_matrix: variances, a covariance, or None for the identity.
+    :param size: number of unconstrained parameters.
+    :param dense: whether L is a triangle; a diagonal kernel takes the diagonal of a covariance.
+    """
+    metric = np.ones(size) if inverse_mass_matrix is None else np.asarray(inverse_mass_matrix)
+    if metric.shape[0] != size:
+        raise ValueError(
+            f"inverse_mass_matrix is for {metric.shape[0]} parameters, but the model has {size} "
+            "unconstrained ones (sites in alphabetical order)."
+        )
+    if dense:
+        covariance = np.diag(metric) if metric.ndim == 1 else metric
+        return jnp.asarray(np.linalg.cholesky(covariance), jnp.result_type(float))
+    variances = np.diagonal(metric) if metric.ndim == 2 else metric
+    return jnp.asarray(np.sqrt(variances), jnp.result_type(float))

@@ -1,0 +1,105 @@
+"""Step size and metric during warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.adaptation.step_size import (
+    DualAveragingAdaptationState,
+    dual_averaging_adaptation,
+)
+
+from numpyro_score._typing import Array
+from numpyro_score.infer._metric import MetricState, finish_metric, init_metric, update_metric
+from numpyro_score.infer._schedule import Schedule
+
+
+class AdaptState(NamedTuple):
+    """What warm-up tunes, and what it remembers while it does.
+
+    - **step_size** - ε of the Langevin step in whitened coordinates.
+    - **mass_matrix_sqrt_inv** - L of the metric L Lᵀ: standard deviations ``(d,)``, or a lower
+      triangle ``(d, d)`` for a dense metric. Parameters are ordered as ``ravel_pytree`` orders
+      the unconstrained sites: by name.
+    - **step_size_state**, **metric_state** - memory of dual averaging, and of the window.
+    """
+
+    step_size: Array
+    mass_matrix_sqrt_inv: Array
+    step_size_state: DualAveragingAdaptationState
+    metric_state: MetricState
+
+    @property
+    def inverse_mass_matrix(self) -> Array:
+        """The metric, an estimate of the posterior covariance: ``(d,)`` or ``(d, d)``."""
+        root = self.mass_matrix_sqrt_inv
+        if root.ndim == self.step_size.ndim + 1:
+            return root**2
+        return root @ jnp.swapaxes(root, -2, -1)
+
+
+class Warmup(NamedTuple):
+    """How to adapt: ``init(root) -> AdaptState`` and
+    ``update(i, state, step, score, accept_prob, moved) -> (AdaptState, score)``.
+    """
+
+    init: Callable[..., AdaptState]
+    update: Callable[..., tuple[AdaptState, Array]]
+
+
+def build_warmup(
+    schedule: Schedule,
+    *,
+    step_size: float,
+    adapt_step_size: bool,
+    adapt_mass_matrix: bool,
+    target_accept_prob: float,
+) -> Warmup:
+    """Return the warm-up of one chain.
+
+    :param schedule: when windows end.
+    :param step_size: where the search for a step size starts.
+    """
+    average_init, average_update, average_final = dual_averaging_adaptation(target_accept_prob)
+
+    def start_average(value: Array) -> DualAveragingAdaptationState:
+        state = average_init(value)
+        return jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else None), state)
+
+    def init(root: Array) -> AdaptState:
+        value = jnp.asarray(step_size, root.dtype)
+        metric = init_metric(root.shape[0], dense=root.ndim == 2)
+        return AdaptState(value, root, start_average(value), metric)
+
+    def end_window(state: AdaptState, score: Array) -> tuple[AdaptState, Array]:
+        root = state.mass_matrix_sqrt_inv
+        dense = root.ndim == 2
+        factor = finish_metric(state.metric_state, dense)
+        state = state._replace(metric_state=init_metric(root.shape[0], dense))
+        if adapt_step_size:
+            value = average_final(state.step_size_state)
+            state = state._replace(step_size=value, step_size_state=start_average(value))
+        if dense:
+            return state._replace(mass_matrix_sqrt_inv=root @ factor), score @ factor
+        return state._replace(mass_matrix_sqrt_inv=root * factor), score * factor
+
+    def update(
+        i: Array, state: AdaptState, step: Array, score: Array, accept_prob: Array, moved: Array
+    ) -> tuple[AdaptState, Array]:
+        if adapt_step_size:
+            average = average_update(state.step_size_state, accept_prob)
+            last = i == schedule.num_warmup - 1
+            value = jnp.where(last, average_final(average), jnp.exp(average.log_step_size))
+            state = state._replace(step_size=value, step_size_state=average)
+        if adapt_mass_matrix:
+            dense = state.mass_matrix_sqrt_inv.ndim == 2
+            metric = update_metric(state.metric_state, step, score, moved, dense)
+            state = state._replace(metric_state=metric)
+            ends = jnp.asarray(schedule.ends_window)[i]
+            state, score = jax.lax.cond(ends, end_window, lambda *args: args, state, score)
+        return state, score
+
+    return Warmup(init, update)

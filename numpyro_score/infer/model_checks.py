@@ -1,0 +1,183 @@
+"""Refuse the models that a chain would sample with perfect diagnostics and a wrong answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.infer import init_to_sample
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.distributions import LearnedDistribution
+from numpyro_score.infer._dependence import output_labels
+
+_MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
+_FIELD_NAMES = {
+    "_arrays": "the parameters of its network",
+    "condition": "its condition",
+    "_support": "its support",
+    "anchor": "its anchor",
+    "context": "its mask or scale",
+}
+
+
+class ModelError(ValueError):
+    """The model cannot be sampled as it stands; the message names the site and the way out."""
+
+
+class DoublyIntractableError(ModelError):
+    """An unknown normalizer depends on what is to be inferred, so it does not cancel."""
+
+
+def check_model(model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Raise where MCMC on this model would fail, or silently give a wrong posterior.
+
+    The kernels of this package call it when they are initialized. Call it yourself before you
+    sample a model with learned distributions by another kernel, such as NUTS.
+
+    :param model: a NumPyro model.
+    :param args: the model's arguments, as they will be passed to ``MCMC.run``.
+    :param kwargs: its keyword arguments.
+    :raises DoublyIntractableError: where the network, condition, support, mask or scale of an
+        unnormalized distribution depends on a latent site or a learnable parameter, or where an
+        unnormalized distribution is the component of a mixture. Its normalizer Z is then a
+        function of what is inferred; Murray et al. (2006), "MCMC for doubly-intractable
+        distributions".
+    :raises ModelError: where there is no continuous latent site, where a latent site is
+        discrete, or where a plate subsamples its data.
+
+    >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> from numpyro_score.distributions import EnergyDistribution
+    >>> from numpyro_score.infer import check_model
+    >>> def model():
+    ...     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    ...     energy = lambda x, c: 0.5 * jnp.sum((x / c) ** 2)
+    ...     numpyro.sample("x", EnergyDistribution(energy, (2,), condition=scale[None]))
+    >>> check_model(model)
+    Traceback (most recent call last):
+        ...
+    numpyro_score.infer.model_checks.DoublyIntractableError: Site 'x' ...
+    """
+    trace = prototype_trace(model, args, kwargs)
+    check_latent_sites(trace)
+    if GIBBS_SITES_KWARG in kwargs:
+        # A block of Gibbs sees its sibling sites as data; Z depends on them all the same.
+        del kwargs[GIBBS_SITES_KWARG]
+        trace = prototype_trace(model, args, kwargs)
+    if any(unnormalized_parts(site["fn"]) for site in _sample_sites(trace)):
+        _check_normalizers(model, args, kwargs, trace)
+
+
+def prototype_trace(model: Callable[..., Any], args: tuple, kwargs: dict) -> dict[str, Any]:
+    """Trace ``model`` once at values that are feasible, without reading their numbers."""
+    seeded = handlers.substitute(handlers.seed(model, 0), substitute_fn=init_to_sample)
+    return handlers.trace(seeded).get_trace(*args, **kwargs)
+
+
+def check_latent_sites(trace: dict[str, Any]) -> None:
+    """Refuse a trace without continuous latent sites, with discrete ones, or with subsampling."""
+    for name, site in trace.items():
+        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
+            size, subsample_size = site["args"]
+            raise ModelError(
+                f"Plate {name!r} subsamples {subsample_size} of {size} rows. This kernel would "
+                "condition on one fixed subset; remove subsample_size."
+            )
+    latent = [site for site in _sample_sites(trace) if not site["is_observed"]]
+    discrete = [site["name"] for site in latent if site["fn"].support.is_discrete]
+    if discrete:
+        raise ModelError(
+            f"Latent sites {discrete} are discrete, and a Langevin kernel needs a gradient. "
+            "Marginalize them in the model (numpyro's MixtureSameFamily, for example), or sample "
+            "them in a block of their own: Gibbs([(DiscreteGibbs(model), "
+            f"{discrete}), (kernel, None)])."
+        )
+    if not latent:
+        raise ModelError(
+            "The model has no continuous latent site, so there is nothing to sample. Every "
+            "sample site is observed; check the `obs` arguments and handlers.condition."
+        )
+
+
+def _sample_sites(trace: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (site for site in trace.values() if site["type"] == "sample")
+
+
+def unnormalized_parts(fn: Any) -> list[LearnedDistribution]:
+    """Return the unnormalized learned distributions in a site's distribution, however wrapped."""
+    leaves = jax.tree.leaves(fn, is_leaf=lambda node: isinstance(node, LearnedDistribution))
+    return [x for x in leaves if isinstance(x, LearnedDistribution) and not x.normalized]
+
+
+def _context(fn: Any) -> list[Any]:
+    """Return the arrays around the learned distributions of ``fn`` that scale or mask them.
+
+    What a bijector does to an event leaves Z alone.
+    """
+    stop = (LearnedDistribution, dist.TransformedDistribution)
+    leaves = jax.tree.leaves(fn, is_leaf=lambda node: isinstance(node, stop))
+    return [leaf for leaf in leaves if not isinstance(leaf, stop)]
+
+
+def _check_normalizers(
+    model: Callable[..., Any], args: tuple, kwargs: dict, trace: dict[str, Any]
+) -> None:
+    for site in _sample_sites(trace):
+        if isinstance(site["fn"], _MIXTURES) and unnormalized_parts(site["fn"]):
+            raise DoublyIntractableError(
+                f"Site {site['name']!r} mixes components of which one is unnormalized: the weight "
+                "of each component depends on its unknown normalizer. Give log_normalizer to the "
+                "learned components."
+            )
+
+    free = {
+        name: site["value"]
+        for name, site in trace.items()
+        if site["type"] == "param" or (site["type"] == "sample" and not site["is_observed"])
+    }
+
+    def what_normalizers_see(free: dict[str, PyTree]) -> dict[str, dict[str, PyTree]]:
+        substituted = handlers.substitute(handlers.seed(model, 0), data=free)
+        sites = _sample_sites(handlers.trace(substituted).get_trace(*args, **kwargs))
+        return {site["name"]: _fields(site) for site in sites if unnormalized_parts(site["fn"])}
+
+    jaxpr, shapes = jax.make_jaxpr(what_normalizers_see, return_shape=True)(free)
+    inputs = [
+        frozenset([name]) for name, value in sorted(free.items()) for _ in jax.tree.leaves(value)
+    ]
+    outputs = iter(output_labels(jaxpr, inputs))
+    for site_name, fields in sorted(shapes.items()):
+        for field, tree in sorted(fields.items()):
+            labels = frozenset().union(*(next(outputs) for _ in jax.tree.leaves(tree)))
+            if labels:
+                raise DoublyIntractableError(_explain(site_name, field, labels, trace))
+
+
+def _fields(site: dict[str, Any]) -> dict[str, list[Array]]:
+    """Return all arrays that the normalizer of a site depends on, by the field they are in."""
+    parts = unnormalized_parts(site["fn"])
+    fields: dict[str, PyTree] = {
+        name: [getattr(part, name, None) for part in parts]
+        for name in _FIELD_NAMES
+        if name != "context"
+    }
+    fields["context"] = [_context(site["fn"]), site["scale"]]
+    return {name: [jnp.asarray(x) for x in jax.tree.leaves(v)] for name, v in fields.items()}
+
+
+def _explain(site: str, field: str, labels: frozenset[str], trace: dict[str, Any]) -> str:
+    latent = [repr(n) for n in sorted(labels) if trace[n]["type"] == "sample"]
+    params = [repr(n) for n in sorted(labels) if trace[n]["type"] == "param"]
+    sources = [f"the latent site {n}" for n in latent] + [f"the parameter {n}" for n in params]
+    return (
+        f"Site {site!r} has an unnormalized density and {_FIELD_NAMES[field]} depends on "
+        f"{' and '.join(sources)}: its normalizer Z changes with what is inferred and does not "
+        "cancel (the model is doubly intractable). Without Z the posterior would be wrong, with "
+        "perfect diagnostics. Pass log_normalizer= as a function of the same values, make "
+        "them constants, or use a normalized distribution."
+    )

@@ -1,0 +1,136 @@
+"""ULA: Langevin dynamics without a test, biased by its step size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
+from numpyro.infer import init_to_uniform
+
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._warmup import AdaptState
+from numpyro_score.infer.adapter import BlackJAXKernel, Transition
+
+
+class ULAState(NamedTuple):
+    """State of :class:`ULA`: that of MALA, with an error in place of an acceptance.
+
+    - **energy_error** - log of the ratio that a Metropolis test of the last step would have
+      used; 0 for an exact step. Its size shows the bias that the missing test leaves.
+    - **mean_energy_error** - its mean since the start of warm-up, or of sampling.
+    - **diverging** - whether the step's potential energy was not finite (the chain then stays),
+      or rose by more than 1,000.
+    """
+
+    i: Array
+    z: PyTree
+    potential_energy: Array
+    score: Array
+    energy_error: Array
+    mean_energy_error: Array
+    diverging: Array
+    adapt_state: AdaptState
+    rng_key: Array
+
+
+class ULA(BlackJAXKernel):
+    r"""Unadjusted Langevin algorithm, BlackJAX's ``overdamped_langevin``: **biased**.
+
+    :math:`z' = z + \varepsilon \Sigma \nabla \log p(z) + \sqrt{2\varepsilon} L \xi`, always taken. The
+    chain converges to a density that is off by :math:`O(\varepsilon)`: on a Gaussian in its own metric
+    every variance is too large by the factor :math:`1 / (1 - \varepsilon/2)`, whatever R-hat says. There
+    is no acceptance rate; the state reports ``energy_error`` instead. Use :class:`MALA` unless
+    you know why not.
+
+    Warm-up is Metropolis-adjusted, so that a step size that explodes cannot; it tunes the step
+    size until a Metropolis test would accept ``target_accept_prob`` of the steps, which keeps the
+    bias small.
+
+    **References:** Roberts & Tweedie (1996); Durmus & Moulines (2017), "Nonasymptotic convergence
+    analysis for the unadjusted Langevin algorithm".
+
+    The parameters are those of :class:`MALA`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro.infer import MCMC
+    >>> from numpyro_score.infer import ULA
+    >>> kernel = ULA(potential_fn=lambda z: 0.5 * z**2, step_size=0.5, adapt_step_size=False)
+    >>> print(kernel)
+    ULA(<lambda>, diagonal metric, biased: no Metropolis test)
+    """
+
+    state_cls = ULAState
+    statistic = "energy_error"
+
+    def __init__(
+        self,
+        model: Callable[..., Any] | None = None,
+        potential_fn: Callable[[PyTree], Array] | None = None,
+        step_size: float = 0.1,
+        inverse_mass_matrix: Array | None = None,
+        adapt_step_size: bool = True,
+        adapt_mass_matrix: bool = True,
+        dense_mass: bool = False,
+        target_accept_prob: float = 0.95,
+        init_strategy: Callable[..., Any] = init_to_uniform,
+    ) -> None:
+        super().__init__(
+            model,
+            potential_fn,
+            step_size,
+            inverse_mass_matrix,
+            adapt_step_size,
+            adapt_mass_matrix,
+            dense_mass,
+            target_accept_prob,
+            init_strategy,
+        )
+
+    def _transition(
+        self,
+        rng_key: Array,
+        logdensity_fn: Callable[[Array], Array],
+        score: Array,
+        step_size: Array,
+        in_warmup: Array,
+    ) -> Transition:
+        step_key, accept_key = jax.random.split(rng_key)
+        origin = DiffusionState(jnp.zeros_like(score), jnp.zeros((), score.dtype), score)
+        integrate = overdamped_langevin(jax.value_and_grad(logdensity_fn))
+        new = integrate(step_key, origin, step_size)
+        error = _log_metropolis_ratio(origin, new, step_size)
+        accept_prob = jnp.where(jnp.isnan(error), 0.0, jnp.exp(jnp.minimum(error, 0.0)))
+        accepted = jax.random.uniform(accept_key, dtype=accept_prob.dtype) < accept_prob
+        moved = jnp.where(in_warmup, accepted, jnp.isfinite(error))
+        return Transition(
+            step=jnp.where(moved, new.position, origin.position),
+            score=jnp.where(moved, new.logdensity_grad, score),
+            accept_prob=accept_prob,
+            moved=moved,
+            statistic=error,
+        )
+
+    def get_diagnostics_str(self, state: ULAState) -> str:
+        """Return what the progress bar says of one chain."""
+        return (
+            f"step size {state.adapt_state.step_size:.2e}. biased: no Metropolis test, "
+            f"energy error={state.mean_energy_error:.2f}"
+        )
+
+    def __repr__(self) -> str:
+        return super().__repr__()[:-1] + ", biased: no Metropolis test)"
+
+
+def _log_metropolis_ratio(old: DiffusionState, new: DiffusionState, step_size: Array) -> Array:
+    """Return log p(x') q(x | x') - log p(x) q(x' | x) of a Langevin step."""
+
+    def log_proposal(to: Array, start: DiffusionState) -> Array:
+        mean = start.position + step_size * start.logdensity_grad
+        return -jnp.sum((to - mean) ** 2) / (4 * step_size)
+
+    forward = log_proposal(new.position, old)
+    backward = log_proposal(old.position, new)
+    return new.logdensity - old.logdensity + backward - forward
