@@ -32,7 +32,7 @@ def as_shape(shape: Any, name: str) -> Shape:
 
 def check_positive(value: Any, name: str) -> None:
     """Refuse a number that is not finite and above zero; tracers pass."""
-    if isinstance(value, bool) or (is_concrete(value) and not _positive(value)):
+    if isinstance(value, (bool, str)) or (is_concrete(value) and not _positive(value)):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
 
 

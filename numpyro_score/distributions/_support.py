@@ -11,9 +11,7 @@ from numpyro_score._typing import PyTree, Shape
 from numpyro_score.networks import GaussianBase
 
 
-def event_support(
-    support: constraints.Constraint | None, event_dim: int
-) -> constraints.Constraint:
+def event_support(support: constraints.Constraint | None, event_dim: int) -> constraints.Constraint:
     """Lift a constraint on numbers or vectors to events, so that each has one Jacobian."""
     support = constraints.real if support is None else support
     if not isinstance(support, constraints.Constraint):

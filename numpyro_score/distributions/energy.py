@@ -49,9 +49,7 @@ class EnergyDistribution(LearnedDistribution):
         if shape == ():
             return
         hint = (
-            " That is the shape of a score: use ScoreDistribution."
-            if shape == event_shape
-            else ""
+            " That is the shape of a score: use ScoreDistribution." if shape == event_shape else ""
         )
         raise ValueError(
             "EnergyDistribution needs a network that maps one event of shape "

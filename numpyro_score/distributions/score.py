@@ -100,9 +100,7 @@ class ScoreDistribution(LearnedDistribution):
             )
         shape = self._output_shape(event_shape)
         if shape != event_shape:
-            hint = (
-                " One number is an energy: use EnergyDistribution." if shape == () else ""
-            )
+            hint = " One number is an energy: use EnergyDistribution." if shape == () else ""
             raise ValueError(
                 "ScoreDistribution needs a network that maps one event of shape "
                 f"{event_shape} to its score, of the same shape; it returned {shape}.{hint}"

@@ -67,7 +67,9 @@ def build_warmup(
 
     def start_average(value: Array) -> DualAveragingAdaptationState:
         state = average_init(value)
-        return jax.tree.map(lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else None), state)
+        return jax.tree.map(
+            lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else None), state
+        )
 
     def init(root: Array) -> AdaptState:
         value = jnp.asarray(step_size, root.dtype)

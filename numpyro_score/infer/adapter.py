@@ -15,7 +15,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_uniform
@@ -32,6 +31,7 @@ from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
 from numpyro_score.infer.model_checks import check_model
 
 _DIVERGENCE = 1000.0
+_CLOSURES = ("_sample_fn", "_potential_fn_gen", "_postprocess_fn", "_inv_transforms", "_warmup")
 
 
 class Transition(NamedTuple):
@@ -87,10 +87,7 @@ class BlackJAXKernel(MCMCKernel):
         self._target_accept_prob = target_accept_prob
         self._init_strategy = init_strategy
         self._num_warmup = 0
-        self._forget()
-
-    def _forget(self) -> None:
-        """Drop every closure over the model, so that the next ``init`` builds them anew."""
+        # Closures over the model, built by `init`; a copy and a pickle go without, see `_CLOSURES`.
         self._sample_fn: Callable[..., Any] | None = None
         self._potential_fn_gen: Callable[..., Any] | None = None
         self._postprocess_fn: Callable[..., Any] | None = None
@@ -138,14 +135,15 @@ class BlackJAXKernel(MCMCKernel):
         """
         model_kwargs = {} if model_kwargs is None else model_kwargs
         several = not is_prng_key(rng_key)
-        split = jax.vmap(jax.random.split) if several else jax.random.split
-        keys = split(rng_key)
-        rng_key, init_key = keys[..., 0] if _is_typed(keys) else keys[..., 0, :], (
-            keys[..., 1] if _is_typed(keys) else keys[..., 1, :]
-        )
+        if several:
+            rng_key, init_key = jnp.swapaxes(jax.vmap(jax.random.split)(rng_key), 0, 1)
+        else:
+            rng_key, init_key = jax.random.split(rng_key)
         self._num_warmup = num_warmup
         z = self._initial_position(init_key, init_params, model_args, model_kwargs)
-        size = sum(np.size(leaf) for leaf in jax.tree.leaves(z)) // (len(rng_key) if several else 1)
+        size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(z)) // (
+            len(rng_key) if several else 1
+        )
         schedule = build_schedule(num_warmup)
         root = metric_root(self._inverse_mass_matrix, size, self._dense_mass)
         self._warmup = build_warmup(
@@ -328,30 +326,23 @@ class BlackJAXKernel(MCMCKernel):
             )
         kernel = copy.copy(self)
         kernel._model = wrapper(self._model)
-        kernel._forget()
         return kernel
 
     def get_diagnostics_str(self, state: Any) -> str:
         """Return what the progress bar says of one chain."""
         return (
-            f"step size {state.adapt_state.step_size:.2e}. "
-            f"acc. prob={state.mean_accept_prob:.2f}"
+            f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        kernel = copy.copy(self)
-        kernel._forget()
-        return kernel.__dict__
+        # MCMC runs `init` again where `_sample_fn` is None, and `init` builds the rest.
+        return self.__dict__ | dict.fromkeys(_CLOSURES)
 
     def __repr__(self) -> str:
         target = self._model if self._model is not None else self._potential_fn
         name = getattr(target, "__name__", type(target).__name__)
         metric = "dense" if self._dense_mass else "diagonal"
         return f"{type(self).__name__}({name}, {metric} metric)"
-
-
-def _is_typed(keys: Array) -> bool:
-    return jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
 
 
 def _unwhiten(root: Array, v: Array) -> Array:

@@ -1,0 +1,202 @@
+"""Multilayer perceptrons on top of a Gaussian base."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from numpyro_score._checks import check_int
+from numpyro_score._typing import Array, Shape
+from numpyro_score.networks.base import GaussianBase, Standardization
+
+
+class _GaussianMLP(eqx.Module):
+    """What the energy and the score network share: inputs, hidden layers, base."""
+
+    base: GaussianBase
+    condition_standardization: Standardization | None
+    layers: tuple[eqx.nn.Linear, ...]
+    head: Array
+    in_size: int = eqx.field(static=True)
+    condition_size: int = eqx.field(static=True)
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_size: int,
+        *,
+        width: int = 128,
+        depth: int = 2,
+        condition_size: int = 0,
+        activation: Callable[[Array], Array] = jax.nn.silu,
+        key: Array,
+    ):
+        check_int(in_size, "in_size", 1)
+        check_int(width, "width", 1)
+        check_int(depth, "depth", 1)
+        check_int(condition_size, "condition_size", 0)
+        sizes = [in_size + condition_size] + [width] * depth
+        keys = jax.random.split(key, depth)
+        self.base = GaussianBase.standard(in_size)
+        self.condition_standardization = (
+            Standardization.identity(condition_size) if condition_size else None
+        )
+        self.layers = tuple(
+            eqx.nn.Linear(fan_in, fan_out, key=k)
+            for fan_in, fan_out, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
+        )
+        self.head = jnp.zeros((*self._out_shape(in_size), width))
+        self.in_size = in_size
+        self.condition_size = condition_size
+        self.activation = activation
+
+    @staticmethod
+    @abstractmethod
+    def _out_shape(in_size: int) -> Shape:
+        """Shape of the output."""
+
+    @abstractmethod
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Evaluate the network at one event."""
+
+    def fit_base(
+        self, data: Array, noise_scale: float = 0.0, condition: Array | None = None
+    ) -> Self:
+        """Return a copy whose Gaussian base and standardization are those of the data.
+
+        :param data: finite array of shape ``(n, in_size)``.
+        :param noise_scale: standard deviation of the noise that the objective adds, in units of
+            the data; its variance is added to the covariance of the base.
+        :param condition: array of shape ``(n, condition_size)`` for a conditional network. The
+            base does not depend on it.
+        :return: the network with a new base; the weights are shared.
+        :raises ValueError: wrong shapes, or columns that are constant or linearly dependent.
+        """
+        _check_rows(data, self.in_size, "data")
+        based = eqx.tree_at(lambda n: n.base, self, GaussianBase.fit(data, noise_scale))
+        if condition is None and self.condition_size == 0:
+            return based
+        if condition is None or self.condition_size == 0:
+            raise ValueError(_condition_error(self, condition))
+        _check_rows(condition, self.condition_size, "condition")
+        standardization = Standardization.fit(condition, "condition")
+        return eqx.tree_at(lambda n: n.condition_standardization, based, standardization)
+
+    def _input(self, x: Array, condition: Array | None) -> Array:
+        if jnp.shape(x) != (self.in_size,):
+            raise ValueError(
+                f"{type(self).__name__} takes one event of shape ({self.in_size},), got "
+                f"{jnp.shape(x)}; evaluate a batch with jax.vmap(network)(x)."
+            )
+        standard = self.base.standardization(x)
+        if self.condition_standardization is None and condition is None:
+            return standard
+        if (
+            condition is None
+            or self.condition_standardization is None
+            or jnp.shape(condition) != (self.condition_size,)
+        ):
+            raise ValueError(_condition_error(self, condition))
+        return jnp.concatenate([standard, self.condition_standardization(condition)])
+
+
+class EnergyMLP(_GaussianMLP):
+    r"""An energy :math:`f(x) = \tfrac12 (x-\mu)^\top P (x-\mu) + \mathrm{MLP}(z)`.
+
+    :math:`z = (x - \mu) / \mathrm{scale}` is the standardized input. Base and standardization
+    come from :meth:`fit_base` (before that: a standard normal, no scaling) and are not trained.
+    The last layer starts at zero, so that an untrained network is the Gaussian itself.
+
+    The density :math:`\exp(-f)` is proper for any weights as long as the activation grows at
+    most linearly (silu, relu, tanh, …). One that grows quadratically breaks that.
+
+    :param in_size: number of entries d of an event.
+    :param width: size of the hidden layers.
+    :param depth: number of hidden layers.
+    :param condition_size: length of the condition c of an energy f(x, c); 0 for none.
+    :param activation: elementwise function without arrays of its own.
+    :param key: random key for the weights.
+
+    Called with ``x`` of shape ``(in_size,)``, and a condition of shape ``(condition_size,)`` if
+    there is one, it returns the energy, shape ``()``. Any other shape is a ``ValueError``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_score.networks import EnergyMLP
+    >>> network = EnergyMLP(2, width=8, key=jax.random.key(0))
+    >>> float(network(jnp.array([3.0, 4.0])))
+    12.5
+    """
+
+    @staticmethod
+    def _out_shape(in_size: int) -> Shape:
+        return ()
+
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Return the energy of one event, shape ``()``."""
+        hidden = self._input(x, condition)
+        for layer in self.layers:
+            hidden = self.activation(layer(hidden))
+        return self.base.energy(x) + self.head @ hidden
+
+
+class ScoreMLP(_GaussianMLP):
+    r"""A score :math:`s(x) = -P (x-\mu) + \mathrm{MLP}(z)`.
+
+    As :class:`EnergyMLP`, but the output is the score. The last hidden layer always goes
+    through tanh: a bounded correction is to a score what one of linear growth is to an energy,
+    and far from the data the field points back to the mean, whatever the weights. The field need
+    not be the gradient of anything.
+
+    :param in_size: number of entries d of an event.
+    :param width: size of the hidden layers.
+    :param depth: number of hidden layers.
+    :param condition_size: length of the condition c of a score s(x, c); 0 for none.
+    :param activation: elementwise function of the hidden layers but the last.
+    :param key: random key for the weights.
+
+    Called with ``x`` of shape ``(in_size,)``, and a condition of shape ``(condition_size,)`` if
+    there is one, it returns the score, shape ``(in_size,)``. Any other shape is a ``ValueError``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_score.networks import ScoreMLP
+    >>> network = ScoreMLP(2, width=8, key=jax.random.key(0))
+    >>> network(jnp.array([3.0, 4.0])).tolist()
+    [-3.0, -4.0]
+    """
+
+    @staticmethod
+    def _out_shape(in_size: int) -> Shape:
+        return (in_size,)
+
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Return the score at one event, shape ``(in_size,)``."""
+        hidden = self._input(x, condition)
+        for layer in self.layers[:-1]:
+            hidden = self.activation(layer(hidden))
+        return self.base.score(x) + self.head @ jnp.tanh(self.layers[-1](hidden))
+
+
+def _check_rows(rows: Array, size: int, name: str) -> None:
+    if jnp.ndim(rows) != 2 or jnp.shape(rows)[1] != size:
+        raise ValueError(
+            f"{name} must have the shape (n, {size}), one row per example; got {jnp.shape(rows)}."
+        )
+
+
+def _condition_error(network: _GaussianMLP, condition: Array | None) -> str:
+    name = type(network).__name__
+    got = "none" if condition is None else f"one of shape {jnp.shape(condition)}"
+    if network.condition_size == 0:
+        return (
+            f"this {name} takes no condition, got {got}; build it with condition_size=..., "
+            "or leave the condition out."
+        )
+    return (
+        f"this {name} takes a condition of shape ({network.condition_size},) per event, got "
+        f"{got}; evaluate a batch with jax.vmap(network)(x, condition)."
+    )

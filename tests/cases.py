@@ -1,0 +1,138 @@
+"""What every contract test runs over: a new distribution or kernel is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from numpyro_score import infer, networks
+from numpyro_score.distributions import EnergyDistribution, LearnedDistribution, ScoreDistribution
+from numpyro_score.samplers import Langevin
+
+PRECISION = jnp.array([[2.0, 0.6], [0.6, 1.0]])
+MEAN = jnp.array([1.0, -2.0])
+
+
+def gaussian_energy(x):
+    """Energy of N(MEAN, PRECISION⁻¹)."""
+    return 0.5 * (x - MEAN) @ PRECISION @ (x - MEAN)
+
+
+def gaussian_score(x):
+    """Score of the same."""
+    return -PRECISION @ (x - MEAN)
+
+
+class DistributionCase(NamedTuple):
+    """A distribution, and the exact one that it equals up to a constant (None: unknown)."""
+
+    make: Callable[..., LearnedDistribution]
+    exact: Callable[[], dist.Distribution] | None = None
+
+
+def _gaussian():
+    return dist.MultivariateNormal(MEAN, precision_matrix=PRECISION)
+
+
+def _conditional():
+    return dist.Normal(jnp.arange(6.0).reshape(3, 2), 1.0).to_event(1)
+
+
+DISTRIBUTIONS: dict[str, DistributionCase] = {
+    "energy": DistributionCase(
+        lambda **k: EnergyDistribution(gaussian_energy, (2,), **k), _gaussian
+    ),
+    "score": DistributionCase(lambda **k: ScoreDistribution(gaussian_score, (2,), **k), _gaussian),
+    "energy_network": DistributionCase(
+        lambda **k: EnergyDistribution(
+            networks.EnergyMLP(2, width=8, key=jax.random.key(1)), (2,), **k
+        ),
+        lambda: dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+    ),
+    "score_network": DistributionCase(
+        lambda **k: ScoreDistribution(
+            networks.ScoreMLP(2, width=8, key=jax.random.key(1)), (2,), **k
+        ),
+        lambda: dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+    ),
+    "energy_conditional": DistributionCase(
+        lambda **k: EnergyDistribution(
+            lambda x, c: 0.5 * jnp.sum((x - c) ** 2),
+            (2,),
+            condition=jnp.arange(6.0).reshape(3, 2),
+            **k,
+        ),
+        _conditional,
+    ),
+    "score_conditional": DistributionCase(
+        lambda **k: ScoreDistribution(
+            lambda x, c: c - x, (2,), condition=jnp.arange(6.0).reshape(3, 2), **k
+        ),
+        _conditional,
+    ),
+    "energy_matrix_event": DistributionCase(
+        lambda **k: EnergyDistribution(lambda x: 0.5 * jnp.sum((x - 1) ** 2), (2, 3), **k),
+        lambda: dist.Normal(jnp.ones((2, 3)), 1.0).to_event(2),
+    ),
+    "score_matrix_event": DistributionCase(
+        lambda **k: ScoreDistribution(lambda x: 1 - x, (2, 3), **k),
+        lambda: dist.Normal(jnp.ones((2, 3)), 1.0).to_event(2),
+    ),
+    "energy_scalar_event": DistributionCase(
+        lambda **k: EnergyDistribution(lambda x: 0.5 * x**2, (), **k), lambda: dist.Normal(0.0, 1.0)
+    ),
+    "energy_positive": DistributionCase(
+        lambda **k: EnergyDistribution(
+            lambda x: jnp.sum(2 * x - 2 * jnp.log(x)), (3,), support=constraints.positive, **k
+        ),
+        lambda: dist.Gamma(3 * jnp.ones(3), 2.0).to_event(1),
+    ),
+    "energy_simplex": DistributionCase(
+        lambda **k: EnergyDistribution(
+            lambda x: -jnp.sum(jnp.array([1.0, 2.0, 3.0]) * jnp.log(x)),
+            (3,),
+            support=constraints.simplex,
+            **k,
+        ),
+        lambda: dist.Dirichlet(jnp.array([2.0, 3.0, 4.0])),
+    ),
+    "energy_interval": DistributionCase(
+        lambda **k: EnergyDistribution(
+            lambda x: -jnp.sum(jnp.log(x) + jnp.log1p(-x)),
+            (2,),
+            support=constraints.unit_interval,
+            **k,
+        ),
+        lambda: dist.Beta(2 * jnp.ones(2), 2.0).to_event(1),
+    ),
+    "score_positive": DistributionCase(
+        lambda **k: ScoreDistribution(
+            lambda x: 2 / x - 2, (3,), support=constraints.positive, num_nodes=64, **k
+        ),
+        lambda: dist.Gamma(3 * jnp.ones(3), 2.0).to_event(1),
+    ),
+}
+
+SHORT_RUN = Langevin(num_steps=3)
+
+
+class KernelCase(NamedTuple):
+    """A kernel, with its options that make it as exact as it can be."""
+
+    make: Callable[..., Any]
+    exact: bool
+    statistic: str
+
+
+KERNELS: dict[str, KernelCase] = {
+    "mala": KernelCase(infer.MALA, True, "accept_prob"),
+    "mala_dense": KernelCase(
+        lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, **k}), True, "accept_prob"
+    ),
+    "ula": KernelCase(infer.ULA, False, "energy_error"),
+}
