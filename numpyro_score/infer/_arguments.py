@@ -10,6 +10,7 @@ import numpy as np
 
 from numpyro_score._checks import check_positive
 from numpyro_score._typing import Array
+from numpyro_score.infer._whitening import DenseWhitening, DiagonalWhitening, Whitening
 
 
 def check_arguments(
@@ -55,12 +56,13 @@ def _check_metric(metric: np.ndarray) -> None:
         raise ValueError("inverse_mass_matrix must be symmetric and positive definite.")
 
 
-def metric_root(inverse_mass_matrix: Array | None, size: int, dense: bool) -> Array:
-    """Return L of the metric L Lᵀ that the chains start with.
+def initial_whitening(inverse_mass_matrix: Array | None, size: int, dense: bool) -> Whitening:
+    """Return the whitening that the chains start with.
 
     :param inverse_mass_matrix: variances, a covariance, or None for the identity.
     :param size: number of unconstrained parameters.
-    :param dense: whether L is a triangle; a diagonal kernel takes the diagonal of a covariance.
+    :param dense: whether the metric is a full matrix; a diagonal one takes the diagonal of a
+        covariance.
     """
     metric = np.ones(size) if inverse_mass_matrix is None else np.asarray(inverse_mass_matrix)
     if metric.shape[0] != size:
@@ -68,8 +70,9 @@ def metric_root(inverse_mass_matrix: Array | None, size: int, dense: bool) -> Ar
             f"inverse_mass_matrix is for {metric.shape[0]} parameters, but the model has {size} "
             "unconstrained ones (sites in alphabetical order)."
         )
+    dtype = jnp.result_type(float)
     if dense:
         covariance = np.diag(metric) if metric.ndim == 1 else metric
-        return jnp.asarray(np.linalg.cholesky(covariance), jnp.result_type(float))
+        return DenseWhitening(jnp.asarray(np.linalg.cholesky(covariance), dtype))
     variances = np.diagonal(metric) if metric.ndim == 2 else metric
-    return jnp.asarray(np.sqrt(variances), jnp.result_type(float))
+    return DiagonalWhitening(jnp.asarray(1 / np.sqrt(variances), dtype))

@@ -32,7 +32,7 @@ def build_schedule(num_warmup: int) -> Schedule:
 
     >>> import numpy as np
     >>> np.flatnonzero(build_schedule(400).ends_window).tolist()
-    [19, 49, 94, 162, 299]
+    [19, 49, 94, 161, 299]
     """
     ends = np.zeros(num_warmup, bool)
     last = num_warmup - int(np.ceil(_STEP_SIZE_SHARE * num_warmup))

@@ -15,34 +15,31 @@ from blackjax.adaptation.step_size import (
 from numpyro_score._typing import Array
 from numpyro_score.infer._metric import MetricState, finish_metric, init_metric, update_metric
 from numpyro_score.infer._schedule import Schedule
+from numpyro_score.infer._whitening import DenseWhitening, Whitening
 
 
 class AdaptState(NamedTuple):
     """What warm-up tunes, and what it remembers while it does.
 
     - **step_size** - ε of the Langevin step in whitened coordinates.
-    - **mass_matrix_sqrt_inv** - L of the metric L Lᵀ: standard deviations ``(d,)``, or a lower
-      triangle ``(d, d)`` for a dense metric. Parameters are ordered as ``ravel_pytree`` orders
-      the unconstrained sites: by name.
+    - **whitening** - the metric L Lᵀ by its factor L, diagonal or dense. Parameters are ordered
+      as ``ravel_pytree`` orders the unconstrained sites: by name.
     - **step_size_state**, **metric_state** - memory of dual averaging, and of the window.
     """
 
     step_size: Array
-    mass_matrix_sqrt_inv: Array
+    whitening: Whitening
     step_size_state: DualAveragingAdaptationState
     metric_state: MetricState
 
     @property
     def inverse_mass_matrix(self) -> Array:
         """The metric, an estimate of the posterior covariance: ``(d,)`` or ``(d, d)``."""
-        root = self.mass_matrix_sqrt_inv
-        if root.ndim == self.step_size.ndim + 1:
-            return root**2
-        return root @ jnp.swapaxes(root, -2, -1)
+        return self.whitening.covariance()
 
 
 class Warmup(NamedTuple):
-    """How to adapt: ``init(root) -> AdaptState`` and
+    """How to adapt: ``init(whitening, size) -> AdaptState`` and
     ``update(i, state, step, score, accept_prob, moved) -> (AdaptState, score)``.
     """
 
@@ -71,22 +68,21 @@ def build_warmup(
             lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else None), state
         )
 
-    def init(root: Array) -> AdaptState:
-        value = jnp.asarray(step_size, root.dtype)
-        metric = init_metric(root.shape[0], dense=root.ndim == 2)
-        return AdaptState(value, root, start_average(value), metric)
+    def init(whitening: Whitening, size: int) -> AdaptState:
+        value = jnp.asarray(step_size, jnp.result_type(float))
+        metric = init_metric(size, isinstance(whitening, DenseWhitening))
+        return AdaptState(value, whitening, start_average(value), metric)
 
     def end_window(state: AdaptState, score: Array) -> tuple[AdaptState, Array]:
-        root = state.mass_matrix_sqrt_inv
-        dense = root.ndim == 2
+        dense = isinstance(state.whitening, DenseWhitening)
         factor = finish_metric(state.metric_state, dense)
-        state = state._replace(metric_state=init_metric(root.shape[0], dense))
+        state = state._replace(
+            whitening=state.whitening.compose(factor), metric_state=init_metric(len(score), dense)
+        )
         if adapt_step_size:
             value = average_final(state.step_size_state)
             state = state._replace(step_size=value, step_size_state=start_average(value))
-        if dense:
-            return state._replace(mass_matrix_sqrt_inv=root @ factor), score @ factor
-        return state._replace(mass_matrix_sqrt_inv=root * factor), score * factor
+        return state, score @ factor if dense else score * factor
 
     def update(
         i: Array, state: AdaptState, step: Array, score: Array, accept_prob: Array, moved: Array
@@ -97,7 +93,7 @@ def build_warmup(
             value = jnp.where(last, average_final(average), jnp.exp(average.log_step_size))
             state = state._replace(step_size=value, step_size_state=average)
         if adapt_mass_matrix:
-            dense = state.mass_matrix_sqrt_inv.ndim == 2
+            dense = isinstance(state.whitening, DenseWhitening)
             metric = update_metric(state.metric_state, step, score, moved, dense)
             state = state._replace(metric_state=metric)
             ends = jnp.asarray(schedule.ends_window)[i]

@@ -24,10 +24,11 @@ from numpyro.infer.util import transform_fn
 from numpyro.util import identity, is_prng_key
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._arguments import check_arguments, metric_root
+from numpyro_score.infer._arguments import check_arguments, initial_whitening
 from numpyro_score.infer._initialization import check_init_params, check_start, initialize
 from numpyro_score.infer._schedule import build_schedule
 from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
+from numpyro_score.infer._whitening import Whitening
 from numpyro_score.infer.model_checks import check_model
 
 _DIVERGENCE = 1000.0
@@ -145,7 +146,7 @@ class BlackJAXKernel(MCMCKernel):
             len(rng_key) if several else 1
         )
         schedule = build_schedule(num_warmup)
-        root = metric_root(self._inverse_mass_matrix, size, self._dense_mass)
+        whitening = initial_whitening(self._inverse_mass_matrix, size, self._dense_mass)
         self._warmup = build_warmup(
             schedule,
             step_size=self._step_size,
@@ -154,7 +155,7 @@ class BlackJAXKernel(MCMCKernel):
             target_accept_prob=self._target_accept_prob,
         )
         potential_fn = self._get_potential_fn(model_args, model_kwargs)
-        start = lambda key, z: self._initial_state(key, z, root, potential_fn)  # noqa: E731
+        start = lambda key, z: self._initial_state(key, z, whitening, potential_fn)  # noqa: E731
         if several:
             start = jax.vmap(start, out_axes=self._axes())
         state = start(rng_key, z)
@@ -190,16 +191,20 @@ class BlackJAXKernel(MCMCKernel):
         return init_params
 
     def _initial_state(
-        self, rng_key: Array, z: PyTree, root: Array, potential_fn: Callable[[PyTree], Array]
+        self,
+        rng_key: Array,
+        z: PyTree,
+        whitening: Whitening,
+        potential_fn: Callable[[PyTree], Array],
     ) -> Any:
-        potential_energy, gradient = jax.value_and_grad(potential_fn)(z)
+        potential_energy, gradient = _flat_value_and_grad(potential_fn, z)
         state = self.state_cls(
             i=jnp.zeros((), int),
             z=z,
             potential_energy=potential_energy,
-            score=-_whiten(root, ravel_pytree(gradient)[0]),
+            score=-whitening.whiten_gradient(gradient),
             diverging=jnp.zeros((), bool),
-            adapt_state=self._warmup.init(root),
+            adapt_state=self._warmup.init(whitening, len(gradient)),
             rng_key=rng_key,
             **{self.statistic: jnp.zeros_like(potential_energy)},
             **{f"mean_{self.statistic}": jnp.zeros_like(potential_energy)},
@@ -252,14 +257,14 @@ class BlackJAXKernel(MCMCKernel):
         self, state: Any, potential_fn: Callable[[PyTree], Array], in_warmup: Array
     ) -> tuple[Any, Transition]:
         rng_key, step_key = jax.random.split(state.rng_key)
-        root, step_size = state.adapt_state.mass_matrix_sqrt_inv, state.adapt_state.step_size
+        whitening, step_size = state.adapt_state.whitening, state.adapt_state.step_size
         z, unravel = ravel_pytree(state.z)
         # BlackJAX returns v alone. What z and the potential were there is kept by the function it
         # evaluates: a product and an evaluation less than to find them again.
         seen_z, seen_energy = jax.new_ref(z), jax.new_ref(state.potential_energy)
 
         def logdensity_fn(v: Array) -> Array:
-            proposal = z + _unwhiten(root, v)
+            proposal = z + whitening.unwhiten(v)
             energy = potential_fn(unravel(proposal))
             seen_z[...] = jax.lax.stop_gradient(proposal)
             seen_energy[...] = jax.lax.stop_gradient(energy)
@@ -309,13 +314,13 @@ class BlackJAXKernel(MCMCKernel):
         """Return ``state`` with the potential and score of its position under new arguments."""
         potential_fn = self._get_potential_fn(model_args, model_kwargs)
 
-        def evaluate(z: PyTree, root: Array) -> tuple[Array, Array]:
-            energy, gradient = jax.value_and_grad(potential_fn)(z)
-            return energy, -_whiten(root, ravel_pytree(gradient)[0])
+        def evaluate(z: PyTree, whitening: Whitening) -> tuple[Array, Array]:
+            energy, gradient = _flat_value_and_grad(potential_fn, z)
+            return energy, -whitening.whiten_gradient(gradient)
 
         if not is_prng_key(state.rng_key):
             evaluate = jax.vmap(evaluate)
-        energy, score = evaluate(state.z, state.adapt_state.mass_matrix_sqrt_inv)
+        energy, score = evaluate(state.z, state.adapt_state.whitening)
         return state._replace(potential_energy=energy, score=score)
 
     def wrap_model(self, wrapper: Callable[..., Any]) -> BlackJAXKernel:
@@ -345,12 +350,9 @@ class BlackJAXKernel(MCMCKernel):
         return f"{type(self).__name__}({name}, {metric} metric)"
 
 
-def _unwhiten(root: Array, v: Array) -> Array:
-    return root * v if root.ndim == 1 else root @ v
-
-
-def _whiten(root: Array, gradient: Array) -> Array:
-    return root * gradient if root.ndim == 1 else gradient @ root
+def _flat_value_and_grad(potential_fn: Callable[[PyTree], Array], z: PyTree) -> tuple[Array, Array]:
+    value, gradient = jax.value_and_grad(potential_fn)(z)
+    return value, ravel_pytree(gradient)[0]
 
 
 def _static_transforms(trace: dict[str, Any]) -> dict[str, Any] | None:

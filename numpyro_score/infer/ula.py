@@ -39,18 +39,18 @@ class ULAState(NamedTuple):
 class ULA(BlackJAXKernel):
     r"""Unadjusted Langevin algorithm, BlackJAX's ``overdamped_langevin``: **biased**.
 
-    :math:`z' = z + \varepsilon \Sigma \nabla \log p(z) + \sqrt{2\varepsilon} L \xi`, always taken. The
-    chain converges to a density that is off by :math:`O(\varepsilon)`: on a Gaussian in its own metric
-    every variance is too large by the factor :math:`1 / (1 - \varepsilon/2)`, whatever R-hat says. There
-    is no acceptance rate; the state reports ``energy_error`` instead. Use :class:`MALA` unless
-    you know why not.
+    :math:`z' = z + \varepsilon \Sigma \nabla \log p(z) + \sqrt{2\varepsilon} L \xi`, always
+    taken. The chain converges to a density that is off by :math:`O(\varepsilon)`: on a Gaussian in
+    its own metric every variance is too large by the factor :math:`1 / (1 - \varepsilon/2)`,
+    whatever R-hat says. There is no acceptance rate; the state reports ``energy_error`` instead.
+    Use :class:`MALA` unless you know why not.
 
     Warm-up is Metropolis-adjusted, so that a step size that explodes cannot; it tunes the step
     size until a Metropolis test would accept ``target_accept_prob`` of the steps, which keeps the
     bias small.
 
-    **References:** Roberts & Tweedie (1996); Durmus & Moulines (2017), "Nonasymptotic convergence
-    analysis for the unadjusted Langevin algorithm".
+    **References:** Roberts & Tweedie (1996); Durmus & Moulines (2017), "Nonasymptotic
+    convergence analysis for the unadjusted Langevin algorithm".
 
     The parameters are those of :class:`MALA`.
 
