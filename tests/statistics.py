@@ -1,4 +1,4 @@
-"""Statistical assertions: gate on the effective sample size, then on Monte Carlo standard errors."""
+"""Statistical assertions: gate on the ESS first, then on Monte Carlo standard errors."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ def vectorize_events(
     if shape == ():
         return lambda: fn(*(x for x, _ in present))
 
-    flat, in_axes = [], []
+    flat: list[Array] = []
+    in_axes: list[int | None] = []
     for x, ndim in present:
         lead, event = leading_shape(x, ndim), jnp.shape(x)[jnp.ndim(x) - ndim :]
         if lead == ():

@@ -41,8 +41,8 @@ class LearnedDistribution(dist.Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    pytree_data_fields = ("_arrays", "_support", "condition", "log_normalizer")
-    pytree_aux_fields = ("_static", "condition_event_dim", "sampler")
+    pytree_data_fields: tuple[str, ...] = ("_arrays", "_support", "condition", "log_normalizer")
+    pytree_aux_fields: tuple[str, ...] = ("_static", "condition_event_dim", "sampler")
 
     def __init__(
         self,

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from blackjax.adaptation.mass_matrix import WelfordAlgorithmState, welford_algorithm
 
 from numpyro_score._typing import Array
+from numpyro_score.infer._schedule import MOVES_PER_DIMENSION
 
 _RIDGE = 1e-3
-_DRAWS_PER_DIMENSION = 2
 
 
 class MetricState(NamedTuple):
@@ -58,8 +58,8 @@ def finish_metric(state: MetricState, dense: bool) -> Array:
     """Return the factor T with which L becomes L T: a vector, or a lower triangle if ``dense``.
 
     T Tᵀ minimizes the Fisher divergence between a Gaussian and the target over the window: it
-    solves Σ G Σ = C for the covariances C of draws and G of scores (Nutpie; Seyboldt, Carlson &
-    Carpenter 2026, "Preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence").
+    solves Σ G Σ = C for the covariances C of draws and G of scores (Seyboldt, Carlson & Carpenter,
+    2026, as in Nutpie and in BlackJAX's low-rank adaptation).
     For a Gaussian target that is exact as soon as the window spans the space, however correlated
     its draws are; a sample covariance of as many draws is far off, and collapses the kernel
     where it spans less. With fewer than two moves per dimension only the diagonal is updated.
@@ -70,7 +70,7 @@ def finish_metric(state: MetricState, dense: bool) -> Array:
         return _or_identity(jnp.sqrt(_diagonal(covariance, precision)), jnp.ones(covariance.shape))
     size = len(state.displacement)
     scale = jnp.sqrt(_diagonal(jnp.diagonal(covariance), jnp.diagonal(precision)))
-    enough = state.num_moves >= _DRAWS_PER_DIMENSION * size
+    enough = state.num_moves >= MOVES_PER_DIMENSION * size
     factor = jnp.where(enough, _dense_factor(covariance, precision, scale), jnp.diag(scale))
     return _or_identity(factor, jnp.eye(size))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 _FIRST_WINDOW = 20
 _GROWTH = 1.5
 _STEP_SIZE_SHARE = 0.25
+MOVES_PER_DIMENSION = 2
 
 
 class Schedule(NamedTuple):
@@ -46,3 +48,19 @@ def build_schedule(num_warmup: int) -> Schedule:
         longest = max(longest, end - start)
         start, size = end, size * _GROWTH
     return Schedule(ends, longest)
+
+
+def check_window(schedule: Schedule, size: int, accept_prob: float) -> None:
+    """Warn where no window is long enough for a dense metric in ``size`` dimensions."""
+    moves = accept_prob * schedule.longest_window
+    needed = MOVES_PER_DIMENSION * size
+    if 0 < schedule.num_warmup and moves < needed:
+        share = schedule.longest_window / schedule.num_warmup
+        enough = int(np.ceil(needed / (accept_prob * share)))
+        warnings.warn(
+            f"dense_mass=True will adapt the diagonal only: {schedule.num_warmup} warm-up steps "
+            f"have a longest window of {schedule.longest_window}, of which about {moves:.0f} move, "
+            f"and a dense metric of {size} parameters takes {needed} moves. Use num_warmup of "
+            f"about {enough} or more, or dense_mass=False.",
+            stacklevel=4,
+        )

@@ -39,8 +39,11 @@ class AdaptState(NamedTuple):
 
 
 class Warmup(NamedTuple):
-    """How to adapt: ``init(whitening, size) -> AdaptState`` and
-    ``update(i, state, step, score, accept_prob, moved) -> (AdaptState, score)``.
+    """How one chain adapts.
+
+    - **init** - ``(whitening, size) -> AdaptState``.
+    - **update** - ``(i, state, step, score, accept_prob, moved) -> (AdaptState, score)``; the
+      whitened score changes where the whitening does.
     """
 
     init: Callable[..., AdaptState]
@@ -63,10 +66,7 @@ def build_warmup(
     average_init, average_update, average_final = dual_averaging_adaptation(target_accept_prob)
 
     def start_average(value: Array) -> DualAveragingAdaptationState:
-        state = average_init(value)
-        return jax.tree.map(
-            lambda x: jnp.asarray(x, x.dtype if hasattr(x, "dtype") else None), state
-        )
+        return jax.tree.map(jnp.asarray, average_init(value))
 
     def init(whitening: Whitening, size: int) -> AdaptState:
         value = jnp.asarray(step_size, jnp.result_type(float))

@@ -26,7 +26,7 @@ from numpyro.util import identity, is_prng_key
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_arguments, initial_whitening
 from numpyro_score.infer._initialization import check_init_params, check_start, initialize
-from numpyro_score.infer._schedule import build_schedule
+from numpyro_score.infer._schedule import build_schedule, check_window
 from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
 from numpyro_score.infer._whitening import Whitening
 from numpyro_score.infer.model_checks import check_model
@@ -142,11 +142,7 @@ class BlackJAXKernel(MCMCKernel):
             rng_key, init_key = jax.random.split(rng_key)
         self._num_warmup = num_warmup
         z = self._initial_position(init_key, init_params, model_args, model_kwargs)
-        size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(z)) // (
-            len(rng_key) if several else 1
-        )
         schedule = build_schedule(num_warmup)
-        whitening = initial_whitening(self._inverse_mass_matrix, size, self._dense_mass)
         self._warmup = build_warmup(
             schedule,
             step_size=self._step_size,
@@ -155,10 +151,15 @@ class BlackJAXKernel(MCMCKernel):
             target_accept_prob=self._target_accept_prob,
         )
         potential_fn = self._get_potential_fn(model_args, model_kwargs)
-        start = lambda key, z: self._initial_state(key, z, whitening, potential_fn)  # noqa: E731
+
+        def start(rng_key: Array, z: PyTree) -> Any:
+            return self._initial_state(rng_key, z, potential_fn)
+
         if several:
             start = jax.vmap(start, out_axes=self._axes())
         state = start(rng_key, z)
+        if self._dense_mass and self._adapt_mass_matrix:
+            check_window(schedule, state.score.shape[-1], self._target_accept_prob)
         if init_params is not None:
             check_start(state.potential_energy, state.score)
         self._sample_fn = self._sample
@@ -194,22 +195,21 @@ class BlackJAXKernel(MCMCKernel):
         self,
         rng_key: Array,
         z: PyTree,
-        whitening: Whitening,
         potential_fn: Callable[[PyTree], Array],
     ) -> Any:
         potential_energy, gradient = _flat_value_and_grad(potential_fn, z)
-        state = self.state_cls(
+        whitening = initial_whitening(self._inverse_mass_matrix, gradient.size, self._dense_mass)
+        return self.state_cls(
             i=jnp.zeros((), int),
             z=z,
             potential_energy=potential_energy,
             score=-whitening.whiten_gradient(gradient),
             diverging=jnp.zeros((), bool),
-            adapt_state=self._warmup.init(whitening, len(gradient)),
+            adapt_state=self._built_warmup().init(whitening, gradient.size),
             rng_key=rng_key,
             **{self.statistic: jnp.zeros_like(potential_energy)},
             **{f"mean_{self.statistic}": jnp.zeros_like(potential_energy)},
         )
-        return state
 
     def _axes(self) -> Any:
         """Axes of a batch of chains. The counter has none: a batched branch runs both its sides."""
@@ -232,7 +232,7 @@ class BlackJAXKernel(MCMCKernel):
             return self._step(state, potential_fn, in_warmup)
 
         def adapt(adapt_state: AdaptState, score: Array, transition: Transition) -> Any:
-            return self._warmup.update(
+            return self._built_warmup().update(
                 state.i,
                 adapt_state,
                 transition.step,
@@ -286,6 +286,11 @@ class BlackJAXKernel(MCMCKernel):
         )
         return new, transition
 
+    def _built_warmup(self) -> Warmup:
+        if self._warmup is None:
+            raise RuntimeError(f"{type(self).__name__}.init must run before sample.")
+        return self._warmup
+
     # -- the rest of numpyro's contract ------------------------------------------------------
 
     def _get_potential_fn(
@@ -293,6 +298,8 @@ class BlackJAXKernel(MCMCKernel):
     ) -> Callable[[PyTree], Array]:
         if self._potential_fn is not None:
             return self._potential_fn
+        if self._potential_fn_gen is None:
+            raise RuntimeError(f"{type(self).__name__}.init must run before its potential is used.")
         return self._potential_fn_gen(*model_args, **(model_kwargs or {}))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:

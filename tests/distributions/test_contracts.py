@@ -132,7 +132,7 @@ def test_does_not_claim_reparametrized_samples(name):
 @CASES
 def test_sampling_is_opt_in(name):
     case = DISTRIBUTIONS[name]
-    with pytest.raises(NotImplementedError, match="sampler=numpyro_score.samplers.Langevin"):
+    with pytest.raises(NotImplementedError, match=r"sampler=numpyro_score\.samplers\.Langevin"):
         case.make().sample(random.key(0))
     d = case.make(sampler=SHORT_RUN)
     draws = d.sample(random.key(0), (2, 3))

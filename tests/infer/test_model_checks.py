@@ -154,10 +154,10 @@ def normalizer_model():
     numpyro.sample("x", conditional(t, log_normalizer=-2 * jnp.log(t)))
 
 
-def prior_and_data_model(y=jnp.ones(2), c=jnp.ones(1)):
+def prior_and_data_model():
     t = theta()
-    x = numpyro.sample("x", conditional(c))
-    numpyro.sample("y", dist.Normal(x, t).to_event(1), obs=y)
+    x = numpyro.sample("x", conditional(1.0))
+    numpyro.sample("y", dist.Normal(x, t).to_event(1), obs=jnp.ones(2))
 
 
 def unrelated_in_one_scan_model():

@@ -118,7 +118,7 @@ def test_catches_noise_of_the_wrong_size(monkeypatch):
     monkeypatch.setattr(
         diffusions, "generate_gaussian_noise", lambda key, x: right(key, x) / jnp.sqrt(2.0)
     )
-    with pytest.raises(AssertionError, match="standard errors off|R-hat|ESS"):
+    with pytest.raises(AssertionError, match=r"standard errors off|R-hat|ESS"):
         assert_model_recovered(run(MALA(exact_model, dense_mass=True)))
 
 
@@ -131,7 +131,7 @@ class _FlippedScore(MALA):
 
 
 def test_catches_a_flipped_score():
-    with pytest.raises(AssertionError, match="standard errors off|R-hat|ESS"):
+    with pytest.raises(AssertionError, match=r"standard errors off|R-hat|ESS"):
         assert_model_recovered(run(_FlippedScore(exact_model, dense_mass=True)))
 
 
@@ -164,7 +164,7 @@ def test_catches_a_score_distribution_with_the_wrong_sign():
         numpyro.sample("skewed", ScoreDistribution(score, (2,), support=constraints.positive))
 
     draws = run(MALA(model), num_samples=5000)
-    with pytest.raises(AssertionError, match="standard errors off|R-hat|ESS"):
+    with pytest.raises(AssertionError, match=r"standard errors off|R-hat|ESS"):
         assert_recovers(draws["skewed"], EXACT["skewed"])
 
 
