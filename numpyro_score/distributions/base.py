@@ -19,7 +19,7 @@ from numpyro_score._checks import as_shape, check_int, check_trailing_shape
 from numpyro_score._typing import Array, PyTree, Shape
 from numpyro_score.distributions._mode import Minimum, best_minimum, minimize_energy
 from numpyro_score.distributions._support import event_support, standard_coordinates
-from numpyro_score.distributions._vectorize import vectorize_events
+from numpyro_score.distributions._vectorize import leading_shape, map_events
 from numpyro_score.networks import as_network
 from numpyro_score.samplers import Langevin
 
@@ -126,10 +126,7 @@ class LearnedDistribution(dist.Distribution):
         :return: one number per event.
         :raises ValueError: where ``value`` does not end in ``event_shape``.
         """
-        value = jnp.asarray(value, dtype=jnp.result_type(value, float))
-        check_trailing_shape(value.shape, self.event_shape, "value")
-        self._check_broadcast(value.shape[: value.ndim - self.event_dim])
-        log_prob = self._vectorize(self._event_log_prob, value)
+        log_prob = self._map(self._event_log_prob, value)
         return log_prob if self.log_normalizer is None else log_prob - self.log_normalizer
 
     def score(self, value: Array) -> Array:
@@ -137,18 +134,16 @@ class LearnedDistribution(dist.Distribution):
 
         :param value: events of shape ``(..., *event_shape)``.
         """
-        value = jnp.asarray(value, dtype=jnp.result_type(value, float))
-        check_trailing_shape(value.shape, self.event_shape, "value")
-        return self._vectorize(jax.grad(self._event_log_prob), value)
+        return self._map(jax.grad(self._event_log_prob), value)
 
     def _standard_coordinates(self) -> Transform:
         return standard_coordinates(self.network, self.support, self.event_shape)
 
-    def _vectorize(self, fn: Any, value: Array) -> Array:
-        condition = (self.condition, self.condition_event_dim)
-        return vectorize_events(fn, (value, self.event_dim), condition)()
-
-    def _check_broadcast(self, lead: Shape) -> None:
+    def _map(self, fn: Callable[..., Array], value: Array) -> Array:
+        """Map ``fn`` of one event, and one condition where there is one, over ``value``."""
+        value = jnp.asarray(value, dtype=jnp.result_type(value, float))
+        check_trailing_shape(value.shape, self.event_shape, "value")
+        lead = leading_shape(value, self.event_dim)
         try:
             jnp.broadcast_shapes(lead, self.batch_shape)
         except ValueError:
@@ -156,6 +151,7 @@ class LearnedDistribution(dist.Distribution):
                 f"value has the leading shape {lead}, which does not broadcast with the "
                 f"batch_shape {self.batch_shape} that the condition gives."
             ) from None
+        return map_events(fn, (value, self.event_dim), (self.condition, self.condition_event_dim))
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw by the ``sampler`` given at construction.

@@ -113,7 +113,7 @@ class ScoreDistribution(LearnedDistribution):
 
     def score(self, value: Array) -> Array:
         """The network itself at ``value``, without a line integral."""
-        return self._vectorize(self.network, jnp.asarray(value))
+        return self._map(self.network, value)
 
 
 class _Score:

@@ -54,7 +54,7 @@ def check_window(schedule: Schedule, size: int, accept_prob: float) -> None:
     """Warn where no window is long enough for a dense metric in ``size`` dimensions."""
     moves = accept_prob * schedule.longest_window
     needed = MOVES_PER_DIMENSION * size
-    if 0 < schedule.num_warmup and moves < needed:
+    if schedule.num_warmup > 0 and moves < needed:
         share = schedule.longest_window / schedule.num_warmup
         enough = int(np.ceil(needed / (accept_prob * share)))
         warnings.warn(

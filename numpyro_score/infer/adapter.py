@@ -157,7 +157,8 @@ class BlackJAXKernel(MCMCKernel):
 
         if several:
             start = jax.vmap(start, out_axes=self._axes())
-        state = start(rng_key, z)
+        # Compiled as a whole: one by one, its operations would each be compiled on their own.
+        state = jax.jit(start)(rng_key, z)
         if self._dense_mass and self._adapt_mass_matrix:
             check_window(schedule, state.score.shape[-1], self._target_accept_prob)
         if init_params is not None:

@@ -74,9 +74,19 @@ def check_model(model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
 
 
 def prototype_trace(model: Callable[..., Any], args: tuple, kwargs: dict) -> dict[str, Any]:
-    """Trace ``model`` once at values that are feasible, without reading their numbers."""
-    seeded = handlers.substitute(handlers.seed(model, 0), substitute_fn=init_to_sample)
-    return handlers.trace(seeded).get_trace(*args, **kwargs)
+    """Trace ``model`` for its structure: sites, distributions and shapes, but no numbers.
+
+    Nothing is computed. The ``value`` of each sample and param site is its shape and dtype.
+    """
+    sites: dict[str, Any] = {}
+
+    def run() -> dict[str, PyTree]:
+        seeded = handlers.substitute(handlers.seed(model, 0), substitute_fn=init_to_sample)
+        sites.update(handlers.trace(seeded).get_trace(*args, **kwargs))
+        return {k: v["value"] for k, v in sites.items() if v["type"] in ("sample", "param")}
+
+    shapes = jax.eval_shape(run)
+    return {name: site | {"value": shapes.get(name)} for name, site in sites.items()}
 
 
 def check_latent_sites(trace: dict[str, Any]) -> None:

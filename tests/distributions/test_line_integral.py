@@ -85,7 +85,7 @@ def test_derivative_is_the_score_itself(derivative, num_nodes):
 def test_derivative_of_the_sum_itself_would_be_something_else():
     """The negative control of the test above."""
     undeclared = jax.grad(lambda x: anchored_line_integral.fun(mixture_score, 2, MEANS, x, ANCHOR))
-    assert jnp.abs(undeclared(X) - mixture_score(MEANS, X)).max() > 0.01
+    assert jnp.abs(undeclared(X) - mixture_score(MEANS, X)).max() > 1e-3
 
 
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev])
@@ -108,10 +108,9 @@ def test_derivative_along_a_direction_with_a_batch_of_tangents():
 def finite_difference(f, x):
     """Central differences, of an error of order eps²."""
     eps = 1e-4 if DOUBLE else 2e-2
-    flat, shape = x.ravel(), x.shape
-    moves = eps * jnp.eye(flat.size, dtype=x.dtype)
-    slopes = [(f((flat + m).reshape(shape)) - f((flat - m).reshape(shape))) for m in moves]
-    return jnp.stack(slopes).reshape(shape) / (2 * eps)
+    moves = eps * jnp.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
+    up, down = jax.vmap(f)(x + moves), jax.vmap(f)(x - moves)
+    return (up - down).reshape(x.shape) / (2 * eps)
 
 
 @pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd])

@@ -101,7 +101,7 @@ def test_thinning_keeps_every_second_draw(name):
 def test_no_key_is_used_twice(name, monkeypatch):
     mcmc = make_mcmc(name)
     kernel = mcmc.sampler
-    state = kernel.init(random.key(0), 10, None, (Y,), {})
+    state = kernel.init(random.key(0), 100, None, (Y,), {})
     used = []
     transition = type(kernel)._transition
 

@@ -1,0 +1,89 @@
+"""Time our MALA inside NumPyro's MCMC against its neighbours and against its floor.
+
+One table from one interleaved run: in each repeat every contestant runs once, in an order that
+rotates, and ratios are taken within a repeat. About 12 minutes on two idle cores; `--quick` is a
+rehearsal whose numbers mean little.
+
+    python examples/benchmarks/kernels.py [--quick] [--targets logistic] [--chains 4] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import NamedTuple
+
+from contestants import build
+from measure import measure
+from report import Results, environment, print_goals, print_table, rows
+from targets import TARGETS
+from tqdm import tqdm
+
+_CONTESTANTS = 8
+
+
+class Effort(NamedTuple):
+    """How long to look: warm-up steps, and seconds of each run of each contestant."""
+
+    warmup: int
+    seconds: float
+
+
+_FULL = Effort(warmup=10_000, seconds=0.75)
+_QUICK = Effort(warmup=2_000, seconds=0.05)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Benchmark of the kernels.")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal of a few minutes")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--chains", nargs="+", type=int, default=[1, 4, 64])
+    parser.add_argument("--json", metavar="FILE", help="write the table there as well")
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace, effort: Effort) -> Results:
+    cells = len(options.targets) * len(options.chains)
+    results: Results = {}
+    with tqdm(total=cells * _CONTESTANTS * (options.repeats + 1)) as bar:
+
+        def progress(what: str) -> None:
+            bar.set_postfix_str(what)
+            bar.update()
+
+        for name in options.targets:
+            bar.set_description(f"{name}, building")
+            target = TARGETS[name]()
+            for chains in options.chains:
+                bar.set_description(f"{name}, {chains}, compilation and warm-up")
+                contestants = build(target, chains, effort.warmup)
+                bar.set_description(f"{name}, {chains}")
+                results[target.name, chains] = measure(
+                    contestants, options.repeats, effort.seconds, progress
+                )
+    return results
+
+
+def _write_json(path: str, results: Results, header: dict) -> None:
+    cells = [
+        {"target": target, "chains": chains, "rows": rows(measurements)}
+        for (target, chains), measurements in results.items()
+    ]
+    with open(path, "w") as file:
+        json.dump({"environment": header, "results": cells}, file, indent=1)
+
+
+def main() -> None:
+    options = _parse_arguments()
+    header = environment()
+    print(", ".join(f"{name} {value}" for name, value in header.items()))
+    results = _run(options, _QUICK if options.quick else _FULL)
+    print_table(results)
+    print_goals(results)
+    if options.json:
+        _write_json(options.json, results, header)
+
+
+if __name__ == "__main__":
+    main()
