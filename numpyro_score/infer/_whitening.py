@@ -1,9 +1,15 @@
-"""Coordinates v in which the metric is the identity: z moves by L v, for the metric L Lᵀ."""
+"""Coordinates v in which the metric is the identity: z moves by L v, for the metric L Lᵀ.
+
+A placer puts the proposals of one step: ``place(v)`` is z + L v, and ``place.settle(v, moved)`` is
+where the chain is after the step, with v = 0 where it did not move.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from numpyro_score._typing import Array
@@ -20,9 +26,9 @@ class DiagonalWhitening(NamedTuple):
 
     inverse_scale: Array
 
-    def unwhiten(self, v: Array) -> Array:
-        """Return L v."""
-        return v / self.inverse_scale
+    def placer(self, z: Array) -> DiagonalPlacer:
+        """Return how a step at ``z`` places its proposal."""
+        return DiagonalPlacer(z, self.inverse_scale)
 
     def whiten_gradient(self, gradient: Array) -> Array:
         """Return Lᵀ g."""
@@ -37,6 +43,22 @@ class DiagonalWhitening(NamedTuple):
         return self.inverse_scale**-2
 
 
+@dataclass(frozen=True)
+class DiagonalPlacer:
+    """Placement that is cheaper to compute again than to remember."""
+
+    z: Array
+    inverse_scale: Array
+
+    def __call__(self, v: Array) -> Array:
+        """Return z + L v."""
+        return self.z + v / self.inverse_scale
+
+    def settle(self, v: Array, moved: Array) -> Array:
+        """Return the position after the step: ``z`` itself, to the bit, where v is 0."""
+        return self(v)
+
+
 class DenseWhitening(NamedTuple):
     """Whitening by a full matrix.
 
@@ -45,9 +67,9 @@ class DenseWhitening(NamedTuple):
 
     scale_tril: Array
 
-    def unwhiten(self, v: Array) -> Array:
-        """Return L v."""
-        return self.scale_tril @ v
+    def placer(self, z: Array) -> DensePlacer:
+        """Return how a step at ``z`` places its proposal."""
+        return DensePlacer(z, self.scale_tril, jax.new_ref(z))
 
     def whiten_gradient(self, gradient: Array) -> Array:
         """Return Lᵀ g."""
@@ -60,6 +82,29 @@ class DenseWhitening(NamedTuple):
     def covariance(self) -> Array:
         """Return L Lᵀ, ``(d, d)``."""
         return self.scale_tril @ jnp.swapaxes(self.scale_tril, -2, -1)
+
+
+@dataclass(frozen=True)
+class DensePlacer:
+    """Placement that remembers the proposal.
+
+    BlackJAX returns v alone. The ref carries z + L v out of the function that it differentiates,
+    which saves a third product a step.
+    """
+
+    z: Array
+    scale_tril: Array
+    proposal: Any
+
+    def __call__(self, v: Array) -> Array:
+        """Return z + L v."""
+        proposal = self.z + self.scale_tril @ v
+        self.proposal[...] = jax.lax.stop_gradient(proposal)
+        return proposal
+
+    def settle(self, v: Array, moved: Array) -> Array:
+        """Return the position after the step: the proposal where it was taken."""
+        return jnp.where(moved, self.proposal[...], self.z)
 
 
 Whitening = DiagonalWhitening | DenseWhitening

@@ -3,7 +3,7 @@
 A step is taken in coordinates v in which the chain is at the origin and the metric is the
 identity: z + L v for a metric L Lᵀ. A Langevin kernel moves relative to where it is, so an
 unmodified BlackJAX kernel started at v = 0 is the preconditioned kernel. A rejected proposal
-leaves z as it was, to the bit, and energies are differences before BlackJAX sees them.
+leaves z as it was, to the bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
 from numpyro_score.infer._whitening import Whitening
 from numpyro_score.infer.model_checks import check_model
 
-_DIVERGENCE = 1000.0
 _CLOSURES = ("_sample_fn", "_potential_fn_gen", "_postprocess_fn", "_inv_transforms", "_warmup")
 
 
@@ -39,16 +38,19 @@ class Transition(NamedTuple):
     """What a step did, in whitened coordinates.
 
     - **step** - displacement v, zero where the chain stayed.
-    - **score** - gradient of the log density at the new position.
+    - **logdensity**, **score** - log density and its gradient where the chain is now.
     - **accept_prob** - of the Metropolis test, made or not; it drives the step size.
     - **moved** - whether the proposal was taken.
+    - **diverging** - whether the proposal was hopeless, or not finite.
     - **statistic** - what the state reports of this step.
     """
 
     step: Array
+    logdensity: Array
     score: Array
     accept_prob: Array
     moved: Array
+    diverging: Array
     statistic: Array
 
 
@@ -100,11 +102,12 @@ class BlackJAXKernel(MCMCKernel):
         self,
         rng_key: Array,
         logdensity_fn: Callable[[Array], Array],
+        logdensity: Array,
         score: Array,
         step_size: Array,
         in_warmup: Array,
     ) -> Transition:
-        """Take one BlackJAX step from the origin, where the log density is 0."""
+        """Take one BlackJAX step from the origin, where log density and score are known."""
 
     @property
     def model(self) -> Callable[..., Any] | None:
@@ -260,27 +263,22 @@ class BlackJAXKernel(MCMCKernel):
         rng_key, step_key = jax.random.split(state.rng_key)
         whitening, step_size = state.adapt_state.whitening, state.adapt_state.step_size
         z, unravel = ravel_pytree(state.z)
-        # BlackJAX returns v alone. What z and the potential were there is kept by the function it
-        # evaluates: a product and an evaluation less than to find them again.
-        seen_z, seen_energy = jax.new_ref(z), jax.new_ref(state.potential_energy)
+        place = whitening.placer(z)
 
         def logdensity_fn(v: Array) -> Array:
-            proposal = z + whitening.unwhiten(v)
-            energy = potential_fn(unravel(proposal))
-            seen_z[...] = jax.lax.stop_gradient(proposal)
-            seen_energy[...] = jax.lax.stop_gradient(energy)
-            return state.potential_energy - energy
+            return -potential_fn(unravel(place(v)))
 
-        transition = self._transition(step_key, logdensity_fn, state.score, step_size, in_warmup)
-        proposal, energy = seen_z[...], seen_energy[...]
+        transition = self._transition(
+            step_key, logdensity_fn, -state.potential_energy, state.score, step_size, in_warmup
+        )
         n = 1 + jnp.where(in_warmup, state.i, state.i - self._num_warmup)
         mean = getattr(state, f"mean_{self.statistic}")
         new = state._replace(
             i=state.i + 1,
-            z=unravel(jnp.where(transition.moved, proposal, z)),
-            potential_energy=jnp.where(transition.moved, energy, state.potential_energy),
+            z=unravel(place.settle(transition.step, transition.moved)),
+            potential_energy=-transition.logdensity,
             score=transition.score,
-            diverging=~(energy - state.potential_energy < _DIVERGENCE),
+            diverging=transition.diverging,
             rng_key=rng_key,
             **{self.statistic: transition.statistic},
             **{f"mean_{self.statistic}": mean + (transition.statistic - mean) / n},

@@ -22,8 +22,8 @@ class MALAState(NamedTuple):
     - **score** - gradient of the log density in whitened coordinates, Lᵀ ∇ log p(z), flat.
     - **accept_prob** - acceptance probability of the last proposal.
     - **mean_accept_prob** - its mean since the start of warm-up, or of sampling.
-    - **diverging** - whether the last proposal's potential energy was not finite, or more than
-      1,000 above the current one.
+    - **diverging** - whether the last proposal was hopeless: its acceptance probability is 0 in
+      floating point (below e⁻¹⁰³ in float32), because its energy is too high or not finite.
     - **adapt_state** - :class:`AdaptState`: ``step_size``, ``inverse_mass_matrix``.
     - **rng_key** - key of the next step.
     """
@@ -88,16 +88,19 @@ class MALA(BlackJAXKernel):
         self,
         rng_key: Array,
         logdensity_fn: Callable[[Array], Array],
+        logdensity: Array,
         score: Array,
         step_size: Array,
         in_warmup: Array,
     ) -> Transition:
-        origin = mala.MALAState(jnp.zeros_like(score), jnp.zeros((), score.dtype), score)
+        origin = mala.MALAState(jnp.zeros_like(score), logdensity, score)
         state, info = mala.build_kernel()(rng_key, origin, logdensity_fn, step_size)
         return Transition(
             step=state.position,
+            logdensity=state.logdensity,
             score=state.logdensity_grad,
             accept_prob=info.acceptance_rate,
             moved=info.is_accepted,
+            diverging=info.acceptance_rate == 0,
             statistic=info.acceptance_rate,
         )

@@ -21,8 +21,8 @@ class ULAState(NamedTuple):
     - **energy_error** - log of the ratio that a Metropolis test of the last step would have
       used; 0 for an exact step. Its size shows the bias that the missing test leaves.
     - **mean_energy_error** - its mean since the start of warm-up, or of sampling.
-    - **diverging** - whether the step's potential energy was not finite (the chain then stays),
-      or rose by more than 1,000.
+    - **diverging** - whether a test would have accepted the step with probability 0 in floating
+      point; where its energy is not finite, the chain stays.
     """
 
     i: Array
@@ -93,12 +93,13 @@ class ULA(BlackJAXKernel):
         self,
         rng_key: Array,
         logdensity_fn: Callable[[Array], Array],
+        logdensity: Array,
         score: Array,
         step_size: Array,
         in_warmup: Array,
     ) -> Transition:
         step_key, accept_key = jax.random.split(rng_key)
-        origin = DiffusionState(jnp.zeros_like(score), jnp.zeros((), score.dtype), score)
+        origin = DiffusionState(jnp.zeros_like(score), logdensity, score)
         integrate = overdamped_langevin(jax.value_and_grad(logdensity_fn))
         new = integrate(step_key, origin, step_size)
         error = _log_metropolis_ratio(origin, new, step_size)
@@ -107,9 +108,11 @@ class ULA(BlackJAXKernel):
         moved = jnp.where(in_warmup, accepted, jnp.isfinite(error))
         return Transition(
             step=jnp.where(moved, new.position, origin.position),
+            logdensity=jnp.where(moved, new.logdensity, logdensity),
             score=jnp.where(moved, new.logdensity_grad, score),
             accept_prob=accept_prob,
             moved=moved,
+            diverging=accept_prob == 0,
             statistic=error,
         )
 

@@ -125,8 +125,10 @@ def test_catches_noise_of_the_wrong_size(monkeypatch):
 class _FlippedScore(MALA):
     """The score kept for the next step has the wrong sign: the reverse move is mistaken."""
 
-    def _transition(self, rng_key, logdensity_fn, score, step_size, in_warmup):
-        transition = super()._transition(rng_key, logdensity_fn, -score, step_size, in_warmup)
+    def _transition(self, rng_key, logdensity_fn, logdensity, score, step_size, in_warmup):
+        transition = super()._transition(
+            rng_key, logdensity_fn, logdensity, -score, step_size, in_warmup
+        )
         return transition._replace(score=jnp.where(transition.moved, transition.score, score))
 
 
@@ -182,3 +184,24 @@ def test_metropolis_is_exact_for_the_line_integral_of_a_field_with_curl():
     x = jnp.array([1.0, 2.0])
     d = ScoreDistribution(lambda x: -x + omega * rotation @ x, (2,))
     np.testing.assert_allclose(jax.grad(d.log_prob)(x), -x + omega * rotation @ x, rtol=1e-5)
+
+
+def test_float32_is_enough_in_ten_thousand_dimensions():
+    """Energies of 10⁴ are told apart to 10⁻³: the energy's own mean shows a biased acceptance."""
+    size = 10_000
+    kernel = MALA(potential_fn=lambda z: -dist.Normal(2.0, 3.0).log_prob(z).sum(), step_size=0.3)
+    mcmc = MCMC(
+        kernel,
+        num_warmup=500,
+        num_samples=1500,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    start = 2.0 + 3.0 * random.normal(random.key(1), (2, size))
+    mcmc.run(random.key(0), init_params=start, extra_fields=("potential_energy", "accept_prob"))
+    extra = mcmc.get_extra_fields(group_by_chain=True)
+    energy = extra["potential_energy"] - size * (0.5 * np.log(2 * np.pi) + np.log(3.0))
+    # Half a χ² with 10⁴ degrees of freedom.
+    assert_recovers(energy, Moments(size / 2, np.sqrt(size / 2)), min_ess=50)
+    assert abs(extra["accept_prob"].mean() - 0.574) < 0.08
