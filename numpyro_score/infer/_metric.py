@@ -16,7 +16,7 @@ from blackjax.adaptation.mass_matrix import WelfordAlgorithmState, welford_algor
 from numpyro_score._typing import Array
 from numpyro_score.infer._schedule import MOVES_PER_DIMENSION
 
-_RIDGE = 1e-3
+_RIDGE = 1e-5
 
 
 class MetricState(NamedTuple):
@@ -60,9 +60,10 @@ def finish_metric(state: MetricState, dense: bool) -> Array:
     T Tᵀ minimizes the Fisher divergence between a Gaussian and the target over the window: it
     solves Σ G Σ = C for the covariances C of draws and G of scores (Seyboldt, Carlson & Carpenter,
     2026, as in Nutpie and in BlackJAX's low-rank adaptation).
-    For a Gaussian target that is exact as soon as the window spans the space, however correlated
-    its draws are; a sample covariance of as many draws is far off, and collapses the kernel
-    where it spans less. With fewer than two moves per dimension only the diagonal is updated.
+    For a Gaussian target that is exact, up to a ridge, as soon as the window spans the space,
+    however correlated its draws are; a sample covariance of as many draws is far off, and
+    collapses the kernel where it spans less. With fewer than two moves per dimension only the
+    diagonal is updated.
     """
     _, _, final = welford_algorithm(is_diagonal_matrix=not dense)
     covariance, precision = final(state.draws)[0], final(state.scores)[0]
@@ -83,23 +84,28 @@ def _diagonal(variance: Array, score_variance: Array) -> Array:
 
 
 def _dense_factor(covariance: Array, precision: Array, scale: Array) -> Array:
-    """Return the lower triangle T with T Tᵀ G T Tᵀ = C, solved in units of ``scale``."""
-    identity = jnp.eye(len(scale))
+    """Return the lower triangle T with T Tᵀ G T Tᵀ = C, solved in units of ``scale``.
+
+    With C = J Jᵀ, G = K Kᵀ and the singular value decomposition Kᵀ J = U S Wᵀ, the solution is
+    T Tᵀ = J W S⁻¹ Wᵀ Jᵀ. Matrix square roots would do as well on paper; their spread of eigenvalues
+    is the square of that of S, which is more than float32 holds.
+    """
     covariance = covariance / jnp.outer(scale, scale)
     precision = precision * jnp.outer(scale, scale)
     # Draws that are still on their way have too small a C and G; their common level drops out.
     level = jnp.mean(jnp.sqrt(jnp.diagonal(covariance) * jnp.diagonal(precision)))
     level = jnp.where(level > 0, level, 1.0)
-    root, inverse_root = _roots(precision / level + _RIDGE * identity)
-    middle, _ = _roots(root @ (covariance / level + _RIDGE * identity) @ root)
-    return scale[:, None] * jnp.linalg.cholesky(inverse_root @ middle @ inverse_root)
+    draws_root = _cholesky(covariance / level)
+    _, singular_values, right = jnp.linalg.svd(_cholesky(precision / level).T @ draws_root)
+    root = draws_root @ right.T / jnp.sqrt(singular_values)
+    upper = jnp.linalg.qr(root.T, mode="r")
+    return scale[:, None] * (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
 
 
-def _roots(matrix: Array) -> tuple[Array, Array]:
-    """Return the symmetric square root of a positive definite matrix, and its inverse."""
-    eigenvalues, vectors = jnp.linalg.eigh(matrix)
-    root = jnp.sqrt(jnp.maximum(eigenvalues, jnp.finfo(matrix.dtype).tiny))
-    return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
+def _cholesky(matrix: Array) -> Array:
+    """Return the Cholesky factor of a matrix of unit diagonal with a ridge above its rounding."""
+    size, epsilon = len(matrix), jnp.finfo(matrix.dtype).eps
+    return jnp.linalg.cholesky(matrix + (_RIDGE + 5 * size * epsilon) * jnp.eye(size))
 
 
 def _or_identity(factor: Array, identity: Array) -> Array:

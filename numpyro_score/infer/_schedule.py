@@ -55,12 +55,18 @@ def check_window(schedule: Schedule, size: int, accept_prob: float) -> None:
     moves = accept_prob * schedule.longest_window
     needed = MOVES_PER_DIMENSION * size
     if schedule.num_warmup > 0 and moves < needed:
-        share = schedule.longest_window / schedule.num_warmup
-        enough = int(np.ceil(needed / (accept_prob * share)))
         warnings.warn(
             f"dense_mass=True will adapt the diagonal only: {schedule.num_warmup} warm-up steps "
             f"have a longest window of {schedule.longest_window}, of which about {moves:.0f} move, "
             f"and a dense metric of {size} parameters takes {needed} moves. Use num_warmup of "
-            f"about {enough} or more, or dense_mass=False.",
+            f"about {_enough_warmup(needed / accept_prob)} or more, or dense_mass=False.",
             stacklevel=4,
         )
+
+
+def _enough_warmup(window: float) -> int:
+    """Return how long a warm-up must be, in round numbers, for a window of that length."""
+    num_warmup = 10
+    while build_schedule(num_warmup).longest_window < window:
+        num_warmup = int(num_warmup * 1.25)
+    return num_warmup

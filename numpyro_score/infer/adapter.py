@@ -11,47 +11,25 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_uniform
-from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.infer.util import transform_fn
 from numpyro.util import identity, is_prng_key
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_arguments, initial_whitening
-from numpyro_score.infer._initialization import check_init_params, check_start, initialize
+from numpyro_score.infer._initialization import check_start
 from numpyro_score.infer._schedule import build_schedule, check_window
+from numpyro_score.infer._target import Target, flat_value_and_grad, model_target, potential_target
+from numpyro_score.infer._transition import Transition
 from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
 from numpyro_score.infer._whitening import Whitening
-from numpyro_score.infer.model_checks import check_model
 
-_CLOSURES = ("_sample_fn", "_potential_fn_gen", "_postprocess_fn", "_inv_transforms", "_warmup")
-
-
-class Transition(NamedTuple):
-    """What a step did, in whitened coordinates.
-
-    - **step** - displacement v, zero where the chain stayed.
-    - **logdensity**, **score** - log density and its gradient where the chain is now.
-    - **accept_prob** - of the Metropolis test, made or not; it drives the step size.
-    - **moved** - whether the proposal was taken.
-    - **diverging** - whether the proposal was hopeless, or not finite.
-    - **statistic** - what the state reports of this step.
-    """
-
-    step: Array
-    logdensity: Array
-    score: Array
-    accept_prob: Array
-    moved: Array
-    diverging: Array
-    statistic: Array
+_CLOSURES = ("_sample_fn", "_target", "_warmup")
 
 
 class BlackJAXKernel(MCMCKernel):
@@ -90,11 +68,9 @@ class BlackJAXKernel(MCMCKernel):
         self._target_accept_prob = target_accept_prob
         self._init_strategy = init_strategy
         self._num_warmup = 0
-        # Closures over the model, built by `init`; a copy and a pickle go without, see `_CLOSURES`.
+        # Closures, built by `init`; a pickle goes without, see `_CLOSURES`.
         self._sample_fn: Callable[..., Any] | None = None
-        self._potential_fn_gen: Callable[..., Any] | None = None
-        self._postprocess_fn: Callable[..., Any] | None = None
-        self._inv_transforms: dict[str, Any] | None = None
+        self._target: Target | None = None
         self._warmup: Warmup | None = None
 
     @abstractmethod
@@ -144,19 +120,25 @@ class BlackJAXKernel(MCMCKernel):
         else:
             rng_key, init_key = jax.random.split(rng_key)
         self._num_warmup = num_warmup
-        z = self._initial_position(init_key, init_params, model_args, model_kwargs)
+        if self._potential_fn is not None:
+            self._target, z = potential_target(self._potential_fn, init_params)
+        else:
+            assert self._model is not None, "check_arguments"
+            self._target, z = model_target(
+                init_key, self._model, self._init_strategy, init_params, model_args, model_kwargs
+            )
         schedule = build_schedule(num_warmup)
-        self._warmup = build_warmup(
+        self._warmup = warmup = build_warmup(
             schedule,
             step_size=self._step_size,
             adapt_step_size=self._adapt_step_size,
             adapt_mass_matrix=self._adapt_mass_matrix,
             target_accept_prob=self._target_accept_prob,
         )
-        potential_fn = self._get_potential_fn(model_args, model_kwargs)
+        potential_fn = self._target.potential_fn(model_args, model_kwargs)
 
         def start(rng_key: Array, z: PyTree) -> Any:
-            return self._initial_state(rng_key, z, potential_fn)
+            return self._initial_state(rng_key, z, potential_fn, warmup)
 
         if several:
             start = jax.vmap(start, out_axes=self._axes())
@@ -166,53 +148,30 @@ class BlackJAXKernel(MCMCKernel):
             check_window(schedule, state.score.shape[-1], self._target_accept_prob)
         if init_params is not None:
             check_start(state.potential_energy, state.score)
-        self._sample_fn = self._sample
+        self._sample_fn = self.sample
         return state
-
-    def _initial_position(
-        self, rng_key: Array, init_params: PyTree, model_args: tuple, model_kwargs: dict
-    ) -> PyTree:
-        if self._model is None:
-            if init_params is None:
-                raise ValueError(
-                    "A kernel that is given potential_fn cannot know where to start: pass "
-                    "init_params to MCMC.run, of the type that potential_fn takes."
-                )
-            return init_params
-        check_model(self._model, *model_args, **model_kwargs)
-        info = initialize(rng_key, self._model, self._init_strategy, model_args, model_kwargs)
-        self._potential_fn_gen = info.potential_fn
-        self._postprocess_fn = info.postprocess_fn
-        self._inv_transforms = _static_transforms(info.model_trace)
-        if init_params is None:
-            return info.param_info.z
-        if GIBBS_SITES_KWARG in model_kwargs:
-            # numpyro's Gibbs hands constrained values to blocks that are not its own HMC.
-            constrain = {
-                name: biject_to(info.model_trace[name]["fn"].support) for name in init_params
-            }
-            init_params = transform_fn(constrain, init_params, invert=True)
-        check_init_params(init_params, info.param_info.z)
-        return init_params
 
     def _initial_state(
         self,
         rng_key: Array,
         z: PyTree,
         potential_fn: Callable[[PyTree], Array],
+        warmup: Warmup,
     ) -> Any:
-        potential_energy, gradient = _flat_value_and_grad(potential_fn, z)
+        potential_energy, gradient = flat_value_and_grad(potential_fn, z)
         whitening = initial_whitening(self._inverse_mass_matrix, gradient.size, self._dense_mass)
+        statistic = dict.fromkeys(
+            (self.statistic, f"mean_{self.statistic}"), jnp.zeros_like(potential_energy)
+        )
         return self.state_cls(
             i=jnp.zeros((), int),
             z=z,
             potential_energy=potential_energy,
             score=-whitening.whiten_gradient(gradient),
             diverging=jnp.zeros((), bool),
-            adapt_state=self._built_warmup().init(whitening, gradient.size),
+            adapt_state=warmup.init(whitening, gradient.size),
             rng_key=rng_key,
-            **{self.statistic: jnp.zeros_like(potential_energy)},
-            **{f"mean_{self.statistic}": jnp.zeros_like(potential_energy)},
+            **statistic,
         )
 
     def _axes(self) -> Any:
@@ -223,20 +182,16 @@ class BlackJAXKernel(MCMCKernel):
 
     def sample(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return the state after one step of each chain in ``state``."""
-        if self._sample_fn is None:
-            raise RuntimeError(f"{type(self).__name__}.init must run before sample.")
-        return self._sample_fn(state, model_args, model_kwargs)
-
-    def _sample(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         # Built here, not in `init`: under jit_model_args=True each data set has its own.
-        potential_fn = self._get_potential_fn(model_args, model_kwargs)
+        target, warmup = self._initialized()
+        potential_fn = target.potential_fn(model_args, model_kwargs)
         in_warmup = state.i < self._num_warmup
 
         def step(state: Any) -> tuple[Any, Transition]:
             return self._step(state, potential_fn, in_warmup)
 
         def adapt(adapt_state: AdaptState, score: Array, transition: Transition) -> Any:
-            return self._built_warmup().update(
+            return warmup.update(
                 state.i,
                 adapt_state,
                 transition.step,
@@ -285,43 +240,29 @@ class BlackJAXKernel(MCMCKernel):
         )
         return new, transition
 
-    def _built_warmup(self) -> Warmup:
-        if self._warmup is None:
-            raise RuntimeError(f"{type(self).__name__}.init must run before sample.")
-        return self._warmup
-
     # -- the rest of numpyro's contract ------------------------------------------------------
-
-    def _get_potential_fn(
-        self, model_args: tuple, model_kwargs: dict[str, Any] | None
-    ) -> Callable[[PyTree], Array]:
-        if self._potential_fn is not None:
-            return self._potential_fn
-        if self._potential_fn_gen is None:
-            raise RuntimeError(f"{type(self).__name__}.init must run before its potential is used.")
-        return self._potential_fn_gen(*model_args, **(model_kwargs or {}))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return the map from unconstrained to constrained values and deterministic sites."""
-        if self._postprocess_fn is None:
+        if self._target is None:
             return identity
-        return self._postprocess_fn(*model_args, **(model_kwargs or {}))
+        return self._target.postprocess_fn(model_args, model_kwargs)
 
     def get_constrain_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return the map from unconstrained to constrained values, without a run of the model.
 
         Where a support depends on other sites, the model is run all the same.
         """
-        if self._inv_transforms is None:
-            return self.postprocess_fn(model_args, model_kwargs)
-        return lambda z: transform_fn(self._inv_transforms, z)
+        if self._target is None:
+            return identity
+        return self._target.constrain_fn(model_args, model_kwargs)
 
     def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return ``state`` with the potential and score of its position under new arguments."""
-        potential_fn = self._get_potential_fn(model_args, model_kwargs)
+        potential_fn = self._initialized()[0].potential_fn(model_args, model_kwargs)
 
         def evaluate(z: PyTree, whitening: Whitening) -> tuple[Array, Array]:
-            energy, gradient = _flat_value_and_grad(potential_fn, z)
+            energy, gradient = flat_value_and_grad(potential_fn, z)
             return energy, -whitening.whiten_gradient(gradient)
 
         if not is_prng_key(state.rng_key):
@@ -339,11 +280,10 @@ class BlackJAXKernel(MCMCKernel):
         kernel._model = wrapper(self._model)
         return kernel
 
-    def get_diagnostics_str(self, state: Any) -> str:
-        """Return what the progress bar says of one chain."""
-        return (
-            f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
-        )
+    def _initialized(self) -> tuple[Target, Warmup]:
+        if self._target is None or self._warmup is None:
+            raise RuntimeError(f"{type(self).__name__}.init must run first.")
+        return self._target, self._warmup
 
     def __getstate__(self) -> dict[str, Any]:
         # MCMC runs `init` again where `_sample_fn` is None, and `init` builds the rest.
@@ -354,20 +294,3 @@ class BlackJAXKernel(MCMCKernel):
         name = getattr(target, "__name__", type(target).__name__)
         metric = "dense" if self._dense_mass else "diagonal"
         return f"{type(self).__name__}({name}, {metric} metric)"
-
-
-def _flat_value_and_grad(potential_fn: Callable[[PyTree], Array], z: PyTree) -> tuple[Array, Array]:
-    value, gradient = jax.value_and_grad(potential_fn)(z)
-    return value, ravel_pytree(gradient)[0]
-
-
-def _static_transforms(trace: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the bijections of the latent sites, or None where one depends on other values."""
-    supports = {
-        name: site["fn"].support
-        for name, site in trace.items()
-        if site["type"] == "sample" and not site["is_observed"]
-    }
-    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(supports)):
-        return None
-    return {name: biject_to(support) for name, support in supports.items()}

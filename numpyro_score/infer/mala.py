@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from blackjax.mcmc import mala
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._transition import Transition
 from numpyro_score.infer._warmup import AdaptState
-from numpyro_score.infer.adapter import BlackJAXKernel, Transition
+from numpyro_score.infer.adapter import BlackJAXKernel
 
 
 class MALAState(NamedTuple):
@@ -103,4 +104,10 @@ class MALA(BlackJAXKernel):
             moved=info.is_accepted,
             diverging=info.acceptance_rate == 0,
             statistic=info.acceptance_rate,
+        )
+
+    def get_diagnostics_str(self, state: MALAState) -> str:
+        """Return what the progress bar says of one chain."""
+        return (
+            f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
         )

@@ -11,8 +11,9 @@ from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
 from numpyro.infer import init_to_uniform
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._transition import Transition
 from numpyro_score.infer._warmup import AdaptState
-from numpyro_score.infer.adapter import BlackJAXKernel, Transition
+from numpyro_score.infer.adapter import BlackJAXKernel
 
 
 class ULAState(NamedTuple):
