@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
 from typing import Any
 
 import jax
@@ -20,7 +20,9 @@ def is_concrete(x: Any) -> bool:
 def as_shape(shape: Any, name: str) -> Shape:
     """Return ``shape`` as a tuple of positive integers, or say why it is none."""
     try:
-        out = tuple(int(n) for n in shape)
+        if isinstance(shape, str) or any(isinstance(n, (bool, np.bool_)) for n in shape):
+            raise TypeError
+        out = tuple(operator.index(n) for n in shape)
     except TypeError:
         raise TypeError(
             f"{name} must be a tuple of integers such as (64,), got {shape!r}."
@@ -67,8 +69,3 @@ def check_float(x: Any, name: str) -> None:
             f"{name} must hold floating-point numbers, got dtype {jnp.result_type(x)}; "
             f"convert it with {name}.astype(float)."
         )
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """A list of what is known, for the end of an error about an unknown name."""
-    return f"{word!r}; known: {', '.join(sorted(known))}"

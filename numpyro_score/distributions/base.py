@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -15,13 +16,19 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import validate_sample
 
-from numpyro_score._checks import as_shape, check_int, check_trailing_shape
+from numpyro_score._checks import (
+    as_shape,
+    check_int,
+    check_positive,
+    check_trailing_shape,
+    is_concrete,
+)
 from numpyro_score._typing import Array, PyTree, Shape
 from numpyro_score.distributions._mode import Minimum, best_minimum, minimize_energy
 from numpyro_score.distributions._support import event_support, standard_coordinates
 from numpyro_score.distributions._vectorize import leading_shape, map_events
 from numpyro_score.networks import as_network
-from numpyro_score.samplers import Langevin
+from numpyro_score.samplers.langevin import Langevin, tell_lost_draws
 
 
 def _is_array(leaf: Any) -> bool:
@@ -167,12 +174,10 @@ class LearnedDistribution(dist.Distribution):
                 "MCMC (numpyro_score.infer.MALA), or accept a short Langevin run at every call "
                 "of `sample` with sampler=numpyro_score.samplers.Langevin()."
             )
-        sampler, transform = self.sampler, self._standard_coordinates()
-
-        def draw(key: Array, log_prob: Callable[[Array], Array]) -> Array:
-            return sampler.draw(key, log_prob, transform, self.event_shape)
-
-        return self._map_events(draw, key, tuple(sample_shape))
+        draws = _draw(self, key, tuple(sample_shape))
+        if is_concrete(draws):
+            tell_lost_draws(np.asarray(draws), self.event_dim)
+        return draws
 
     def _map_events(
         self, fn: Callable[[Array, Callable[[Array], Array]], PyTree], key: Array, lead: Shape
@@ -217,12 +222,8 @@ class LearnedDistribution(dist.Distribution):
         """
         check_int(num_starts, "num_starts", 1)
         check_int(num_steps, "num_steps", 1)
-        transform = self._standard_coordinates()
-
-        def search(key: Array, log_prob: Callable[[Array], Array]) -> Minimum:
-            return minimize_energy(key, log_prob, transform, self.event_shape, num_steps, tol)
-
-        return best_minimum(self._map_events(search, rng_key, (num_starts,)), num_steps, tol)
+        check_positive(tol, "tol")
+        return best_minimum(_search(self, rng_key, num_starts, num_steps, tol), num_steps, tol)
 
     def __repr__(self) -> str:
         state = "normalized" if self.normalized else "unnormalized"
@@ -235,7 +236,11 @@ class LearnedDistribution(dist.Distribution):
 def _as_log_normalizer(value: Array | float | None, batch_shape: Shape) -> Array | None:
     if value is None:
         return None
+    if jnp.iscomplexobj(value):
+        raise TypeError("log_normalizer must be real, got complex numbers.")
     array = jnp.asarray(value, dtype=jnp.result_type(float))
+    if is_concrete(array) and not np.isfinite(array).all():
+        raise ValueError(f"log_normalizer must be finite, got {value!r}.")
     try:
         fits = jnp.broadcast_shapes(array.shape, batch_shape) == batch_shape
     except ValueError:
@@ -246,3 +251,29 @@ def _as_log_normalizer(value: Array | float | None, batch_shape: Shape) -> Array
             f"got the shape {array.shape}."
         )
     return array
+
+
+# Compiled once for all distributions of one network, whatever its parameters and conditions.
+
+
+@partial(jax.jit, static_argnums=2)
+def _draw(distribution: LearnedDistribution, key: Array, sample_shape: Shape) -> Array:
+    sampler, transform = distribution.sampler, distribution._standard_coordinates()
+    assert sampler is not None
+
+    def draw(key: Array, log_prob: Callable[[Array], Array]) -> Array:
+        return sampler.draw(key, log_prob, transform, distribution.event_shape)
+
+    return distribution._map_events(draw, key, sample_shape)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _search(
+    distribution: LearnedDistribution, key: Array, num_starts: int, num_steps: int, tol: float
+) -> Minimum:
+    transform, shape = distribution._standard_coordinates(), distribution.event_shape
+
+    def search(key: Array, log_prob: Callable[[Array], Array]) -> Minimum:
+        return minimize_energy(key, log_prob, transform, shape, num_steps, tol)
+
+    return distribution._map_events(search, key, (num_starts,))

@@ -6,9 +6,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import constraints
 
-from numpyro_score._checks import check_int
+from numpyro_score._checks import check_int, is_concrete
 from numpyro_score._typing import Array, PyTree, Shape
 from numpyro_score.distributions._line_integral import anchored_line_integral
 from numpyro_score.distributions.base import LearnedDistribution
@@ -83,14 +84,23 @@ class ScoreDistribution(LearnedDistribution):
             validate_args=validate_args,
         )
         self.anchor = self._default_anchor() if anchor is None else jnp.asarray(anchor, float)
-        if self.anchor.shape != self.event_shape:
-            raise ValueError(
-                f"anchor must have the event_shape {self.event_shape}, got {self.anchor.shape}."
-            )
+        self._check_anchor()
 
     def _default_anchor(self) -> Array:
         transform = self._standard_coordinates()
         return transform(jnp.zeros(transform.inverse_shape(self.event_shape)))
+
+    def _check_anchor(self) -> None:
+        if self.anchor.shape != self.event_shape:
+            raise ValueError(
+                f"anchor must have the event_shape {self.event_shape}, got {self.anchor.shape}."
+            )
+        if is_concrete(self.anchor):
+            inside = np.isfinite(self.anchor).all() and np.all(self.support(self.anchor))
+            if not inside:
+                raise ValueError(
+                    f"anchor must lie inside the support {self.support}, got {self.anchor}."
+                )
 
     def _check_network(self, event_shape: Shape) -> None:
         if event_shape == ():

@@ -122,3 +122,9 @@ def test_counts_are_checked(option):
     (name,) = option
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
         EnergyDistribution(double_well, (1,)).mode(KEY, **option)
+
+
+@pytest.mark.parametrize("tol", [0.0, -1.0, float("nan")])
+def test_tolerance_is_checked(tol):
+    with pytest.raises(ValueError, match="tol must be a finite number above 0"):
+        EnergyDistribution(double_well, (1,)).mode(KEY, tol=tol)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
+from numpyro.distributions import constraints
 
 from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
-from numpyro_score.samplers import Langevin
+from numpyro_score.samplers import Langevin, langevin
 
 
 def energy(x, condition=0.0):
@@ -47,6 +48,10 @@ def test_network_with_the_wrong_output(cls, network, event_shape, message):
     [
         ({"event_shape": 2}, TypeError, r"event_shape must be a tuple of integers .* got 2"),
         ({"event_shape": None}, TypeError, "event_shape must be a tuple"),
+        ({"event_shape": (2.0,)}, TypeError, r"a tuple of integers .* got \(2\.0,\)"),
+        ({"event_shape": "2"}, TypeError, "a tuple of integers .* got '2'"),
+        ({"event_shape": ("2",)}, TypeError, "a tuple of integers"),
+        ({"event_shape": (True,)}, TypeError, "a tuple of integers"),
         ({"event_shape": (2, 0)}, ValueError, r"positive sizes only, got \(2, 0\)"),
         ({"condition": 1.0}, ValueError, r"at least condition_event_dim=1 .*got the shape \(\)"),
         (
@@ -67,6 +72,8 @@ def test_network_with_the_wrong_output(cls, network, event_shape, message):
             ValueError,
             r"batch_shape \(3,\), got the shape \(4, 3\)",
         ),
+        ({"log_normalizer": np.nan}, ValueError, "log_normalizer must be finite, got nan"),
+        ({"log_normalizer": 1j}, TypeError, "log_normalizer must be real"),
         ({"sampler": 100}, TypeError, "sampler must be a .*Langevin or None, got int"),
         ({"sampler": Langevin}, TypeError, "sampler must be a .*Langevin or None, got type"),
         ({"support": "real"}, TypeError, "support must be a constraint"),
@@ -83,6 +90,11 @@ def test_bad_arguments_of_either(cls, network, options, error, message):
         ({"anchor": np.zeros(3)}, r"anchor must have the event_shape \(2,\), got \(3,\)"),
         ({"anchor": np.zeros((4, 2))}, r"got \(4, 2\)"),
         ({"anchor": 0.0}, r"got \(\)"),
+        ({"anchor": np.array([0.0, np.nan])}, "anchor must lie inside the support"),
+        (
+            {"anchor": np.array([1.0, -1.0]), "support": constraints.positive},
+            r"anchor must lie inside the support .*got \[ 1\. -1\.\]",
+        ),
         ({"num_nodes": 1}, "num_nodes must be an integer of at least 2, got 1"),
         ({"num_nodes": 2.0}, "num_nodes must be an integer"),
         ({"num_nodes": True}, "num_nodes must be an integer"),
@@ -153,3 +165,16 @@ def test_without_a_sampler_the_way_out_is_told(cls, network):
 def test_bad_arguments_of_the_sampler(options, message):
     with pytest.raises(ValueError, match=message):
         Langevin(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step_size": -1.0}, "step_size must be a finite number above 0, got -1.0"),
+        ({"num_steps": -1}, "num_steps must be an integer of at least 0, got -1"),
+    ],
+)
+def test_bad_arguments_of_a_langevin_run(options, message):
+    options = {"step_size": 0.1, "num_steps": 1} | options
+    with pytest.raises(ValueError, match=message):
+        langevin(random.key(0), lambda x: -(x**2), jnp.zeros(()), **options)

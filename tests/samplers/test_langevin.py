@@ -13,7 +13,7 @@ from scipy.special import digamma, polygamma
 
 from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
 from numpyro_score.networks import EnergyMLP
-from numpyro_score.samplers import Langevin, langevin
+from numpyro_score.samplers import Langevin, langevin, tune_step_size
 from tests.statistics import Moments, assert_recovers
 
 NUM_DRAWS = 4000
@@ -85,8 +85,7 @@ def test_draws_on_a_positive_support_are_on_it_and_have_one_jacobian():
         lambda x: jnp.sum(RATE * x - (SHAPE - 1) * jnp.log(x)),
         (2,),
         support=constraints.positive,
-        # Larger steps are refused for ever where e^v is steep: some starts would stay.
-        sampler=Langevin(num_steps=400, step_size=0.02),
+        sampler=Langevin(num_steps=400),
     )
     draws = d.sample(random.key(0), (NUM_DRAWS,))
     assert bool(d.support(draws).all())
@@ -100,7 +99,7 @@ def test_draws_of_a_score_distribution_given_each_condition():
         lambda x, c: 4 * (c - x),
         (1,),
         condition=condition,
-        sampler=Langevin(num_steps=100, step_size=0.1),
+        sampler=Langevin(num_steps=200),
         num_nodes=2,
     )
     draws = d.sample(random.key(0), (NUM_DRAWS,))
@@ -113,7 +112,7 @@ def test_runs_start_at_the_gaussian_base_of_the_network():
     rng = np.random.default_rng(0)
     data = rng.normal(size=(300, 3)) @ np.diag([10.0, 1.0, 0.1]) @ rng.normal(size=(3, 3)) + 7.0
     network = EnergyMLP(3, width=8, key=random.key(0)).fit_base(data)
-    start = Langevin(num_steps=1, step_size=1e-10)
+    start = Langevin(num_steps=1, step_size=1e-10, adapt_step_size=False)
     draws = EnergyDistribution(network, (3,), sampler=start).sample(random.key(1), (NUM_DRAWS,))
     white = (np.asarray(draws) - network.base.mean) @ network.base.whitening.T
     assert_independent_draws(white, Moments(np.zeros(3), np.ones(3)))
@@ -121,3 +120,52 @@ def test_runs_start_at_the_gaussian_base_of_the_network():
     assert np.abs(products.mean(0)).max() < 5 / np.sqrt(NUM_DRAWS), "and uncorrelated"
     with pytest.raises(AssertionError, match="off"):
         assert_independent_draws(draws, Moments(np.zeros(3), np.ones(3)))
+
+
+# -- densities that are not like where the runs start ------------------------------------------
+
+
+def narrow(**options):
+    """N(2, 0.01²), far from a standard normal start, and its exact moments."""
+    energy = lambda x: 5000.0 * jnp.sum((x - 2.0) ** 2)  # noqa: E731
+    d = EnergyDistribution(energy, (2,), sampler=Langevin(num_steps=600, **options))
+    return d, Moments(np.full(2, 2.0), np.full(2, 0.01))
+
+
+def test_a_density_a_hundred_times_narrower_than_the_start_is_reached():
+    d, exact = narrow()
+    assert_independent_draws(d.sample(random.key(0), (NUM_DRAWS,)), exact)
+
+
+def test_untested_steps_are_tuned_as_well_and_biased_as_much_as_their_step_size_says():
+    """Every variance grows by 1 / (1 - ε/2), for ε in units of the variance."""
+    d, exact = narrow(metropolis=False)
+
+    def tune(key):
+        key_start, key = random.split(key)
+        start = random.normal(key_start, (2,))
+        return tune_step_size(
+            key, d.log_prob, start, step_size=0.1, num_steps=300, target_accept_prob=0.95
+        )[1]
+
+    step_size = jax.jit(jax.vmap(tune))(random.split(random.key(1), NUM_DRAWS)) / exact.sd[0] ** 2
+    biased = exact._replace(sd=exact.sd * np.sqrt(np.mean(1 / (1 - step_size / 2))))
+    draws = d.sample(random.key(0), (NUM_DRAWS,))
+    assert_independent_draws(draws, biased)
+    with pytest.raises(AssertionError, match="sd is"):
+        assert_independent_draws(draws, exact)
+
+
+def test_runs_that_stand_still_draw_nan_and_say_so():
+    """With a step as large as the start, all proposals are refused: the start is no draw."""
+    d, _ = narrow(adapt_step_size=False)
+    with pytest.warns(UserWarning, match=r"8 of 8 Langevin runs stood still .* lower step_size"):
+        draws = d.sample(random.key(0), (8,))
+    assert np.isnan(draws).all()
+    assert np.isnan(jax.jit(lambda d, key: d.sample(key, (8,)))(d, random.key(0))).all()
+
+
+def test_runs_that_explode_say_so():
+    d, _ = narrow(adapt_step_size=False, metropolis=False)
+    with pytest.warns(UserWarning, match="8 of 8 Langevin runs .* left the finite numbers"):
+        assert not np.isfinite(d.sample(random.key(0), (8,))).any()
