@@ -1,0 +1,6 @@
+"""Settings of a test run."""
+
+import os
+
+# Nearly all the time of the tests is LLVM's, on programs that run for milliseconds.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
