@@ -26,6 +26,8 @@ from numpyro_score.infer import MALA
 
 FLOOR = "value_and_grad"
 BARE = "BlackJAX mala, bare scan"
+BARE_DIAGONAL = "BlackJAX mala, diag metric"
+LOOP = "the same inside MCMC"
 OURS = "MALA"
 OURS_DENSE = "MALA dense"
 HMC_ONE = "HMC(1)"
@@ -100,7 +102,8 @@ def build(target: Target, chains: int, warmup: int) -> list[Contestant]:
     return [
         _floor(target, ours),
         _bare(BARE, target, ours, whiten=False),
-        _bare("BlackJAX mala, diag metric", target, ours, whiten=True),
+        _bare(BARE_DIAGONAL, target, ours, whiten=True),
+        _loop(target, ours),
         ours,
         _numpyro(OURS_DENSE, dense, target, size, _LANGEVIN_ACCEPTANCE),
         _numpyro(HMC_ONE, hmc, target, size, _LANGEVIN_ACCEPTANCE),
@@ -115,25 +118,33 @@ def _compile(advance: Callable[[Any], Any], state: Any) -> tuple[Callable[[Any],
     return compiled, perf_counter() - start
 
 
+def _mcmc(kernel: MCMCKernel, size: Size, chain_method: Any) -> MCMC:
+    return MCMC(
+        kernel,
+        num_warmup=size.warmup,
+        num_samples=size.steps,
+        num_chains=size.chains,
+        chain_method=chain_method,
+        progress_bar=False,
+    )
+
+
+def _run(mcmc: MCMC, state: Any, args: tuple[Any, ...]) -> tuple[Any, Draws]:
+    mcmc.post_warmup_state = state
+    mcmc.run(state.rng_key, *args, extra_fields=("accept_prob",))
+    accept_prob = mcmc.get_extra_fields(group_by_chain=True)["accept_prob"]
+    return mcmc.last_state, Draws(mcmc.get_samples(group_by_chain=True), accept_prob)
+
+
 def _numpyro(
     name: str, kernel: MCMCKernel, target: Target, size: Size, target_accept_prob: float
 ) -> Contestant:
     # BarkerMH takes one key only; NumPyro runs it with several chains under a transform.
     transform = jax.vmap if isinstance(kernel, BarkerMH) else "vectorized"
-    mcmc = MCMC(
-        kernel,
-        num_warmup=size.warmup,
-        num_samples=size.steps,
-        num_chains=size.chains,
-        chain_method=transform,
-        progress_bar=False,
-    )
+    mcmc = _mcmc(kernel, size, transform)
 
     def advance(state: Any) -> tuple[Any, Draws]:
-        mcmc.post_warmup_state = state
-        mcmc.run(state.rng_key, *target.args, extra_fields=("accept_prob",))
-        accept_prob = mcmc.get_extra_fields(group_by_chain=True)["accept_prob"]
-        return mcmc.last_state, Draws(mcmc.get_samples(group_by_chain=True), accept_prob)
+        return _run(mcmc, state, target.args)
 
     def init(key: jax.Array) -> Any:
         return kernel.init(key, size.warmup, None, target.args, {})
@@ -149,10 +160,14 @@ def _numpyro(
     return contestant
 
 
-def _bare(name: str, target: Target, ours: Contestant, whiten: bool) -> Contestant:
-    """BlackJAX's documented loop with the step size, and on request the metric, of our kernel."""
+def _whitened_mala(
+    target: Target, ours: Contestant, whiten: bool
+) -> tuple[blackjax.SamplingAlgorithm, Any]:
+    """Return BlackJAX's mala with the step size, and on request the metric, of our kernel.
+
+    And where our chains are, in its coordinates.
+    """
     step_size, scale = _adapted(ours)
-    chains, steps, _ = ours.size
     position = ours.state.z
     if whiten:
         position = jax.tree.map(jnp.divide, position, scale)
@@ -165,7 +180,13 @@ def _bare(name: str, target: Target, ours: Contestant, whiten: bool) -> Contesta
     def logdensity_fn(position: Any) -> jax.Array:
         return -potential_fn(jax.tree.map(jnp.multiply, position, scale) if whiten else position)
 
-    mala = blackjax.mala(logdensity_fn, step_size)
+    return blackjax.mala(logdensity_fn, step_size), position
+
+
+def _bare(name: str, target: Target, ours: Contestant, whiten: bool) -> Contestant:
+    """BlackJAX's documented loop."""
+    mala, position = _whitened_mala(target, ours, whiten)
+    chains, steps, _ = ours.size
     several = jax.vmap if chains > 1 else (lambda fn: fn)
     step = several(mala.step)
 
@@ -186,6 +207,54 @@ def _bare(name: str, target: Target, ours: Contestant, whiten: bool) -> Contesta
     state = (jax.random.key(2), several(mala.init)(position))
     program, seconds = _compile(advance, state)
     return Contestant(name, program, state, ours.size, seconds, _LANGEVIN_ACCEPTANCE)
+
+
+def _loop(target: Target, ours: Contestant) -> Contestant:
+    """BlackJAX's mala in NumPyro's MCMC and nothing else: what that loop costs any kernel."""
+    mala, position = _whitened_mala(target, ours, whiten=True)
+    several = jax.vmap if ours.size.chains > 1 else (lambda fn: fn)
+    kernel = _PlainKernel(several(mala.step), several(jax.random.split))
+    mcmc = _mcmc(kernel, ours.size, "vectorized")
+
+    def advance(state: _PlainState) -> tuple[_PlainState, Draws]:
+        return _run(mcmc, state, ())
+
+    mala_state = several(mala.init)(position)
+    accept_prob = jnp.zeros_like(mala_state.logdensity)
+    steps = jnp.asarray(ours.size.warmup)
+    state = _PlainState(steps, position, accept_prob, mala_state, ours.state.rng_key)
+    program, seconds = _compile(advance, state)
+    return Contestant(LOOP, program, state, ours.size, seconds, _LANGEVIN_ACCEPTANCE)
+
+
+class _PlainState(NamedTuple):
+    i: jax.Array
+    z: Any
+    accept_prob: jax.Array
+    mala_state: Any
+    rng_key: jax.Array
+
+
+class _PlainKernel(MCMCKernel):
+    """The least that NumPyro's MCMC runs."""
+
+    sample_field = "z"
+    default_fields = ("z",)
+    model = None
+    _sample_fn = True  # initialized
+
+    def __init__(self, step: Callable[..., Any], split: Callable[..., Any]) -> None:
+        self._step, self._split = step, split
+
+    def init(self, *args: Any) -> None:
+        raise NotImplementedError
+
+    def sample(self, state: _PlainState, model_args: Any, model_kwargs: Any) -> _PlainState:
+        rng_key, step_key = jnp.moveaxis(self._split(state.rng_key), -1, 0)
+        mala_state, info = self._step(step_key, state.mala_state)
+        return _PlainState(
+            state.i + 1, mala_state.position, info.acceptance_rate, mala_state, rng_key
+        )
 
 
 def _adapted(ours: Contestant) -> tuple[jax.Array, Any]:

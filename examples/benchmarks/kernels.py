@@ -19,7 +19,7 @@ from report import Results, environment, print_goals, print_table, rows
 from targets import TARGETS
 from tqdm import tqdm
 
-_CONTESTANTS = 8
+_CONTESTANTS = 9
 
 
 class Effort(NamedTuple):

@@ -28,7 +28,7 @@ One interleaved run: median over repeats [least, most]. A step is one step of al
 NumPyro's kernels and ours are MCMC(progress_bar=False).run, compiled once, chains vectorized;
 BarkerMH takes one key, so several chains run by chain_method=jax.vmap. HMC(1) has num_steps=1 and
 MALA's target acceptance. Bare mala has our median step size, with our metric, or with the identity
-and a step for the narrowest direction."""
+and a step for the narrowest direction; "inside MCMC" is what NumPyro's loop costs any kernel."""
 
 Results = dict[tuple[str, int], list[Measurement]]
 

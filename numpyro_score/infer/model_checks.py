@@ -23,6 +23,7 @@ _FIELD_NAMES = {
     "_support": "its support",
     "anchor": "its anchor",
     "context": "its mask or scale",
+    "log_prob": "a value that its network closes over",
 }
 
 
@@ -43,11 +44,11 @@ def check_model(model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     :param model: a NumPyro model.
     :param args: the model's arguments, as they will be passed to ``MCMC.run``.
     :param kwargs: its keyword arguments.
-    :raises DoublyIntractableError: where the network, condition, support, mask or scale of an
-        unnormalized distribution depends on a latent site or a learnable parameter, or where an
-        unnormalized distribution is the component of a mixture. Its normalizer Z is then a
-        function of what is inferred; Murray et al. (2006), "MCMC for doubly-intractable
-        distributions".
+    :raises DoublyIntractableError: where the network (or what it closes over), condition, support,
+        mask or scale of an unnormalized distribution depends on a latent site or a learnable
+        parameter, or where an unnormalized distribution is the component of a mixture. Its
+        normalizer Z is then a function of what is inferred; Murray et al. (2006), "MCMC for
+        doubly-intractable distributions".
     :raises ModelError: where there is no continuous latent site, where a latent site is
         discrete, or where a plate subsamples its data.
 
@@ -169,14 +170,17 @@ def _check_normalizers(
 
 
 def _fields(site: dict[str, Any]) -> dict[str, list[Array]]:
-    """Return all arrays that the normalizer of a site depends on, by the field they are in."""
+    """Return all that the normalizer of a site depends on, by the field it is in."""
     parts = unnormalized_parts(site["fn"])
     fields: dict[str, PyTree] = {
         name: [getattr(part, name, None) for part in parts]
-        for name in _FIELD_NAMES
-        if name != "context"
+        for name in ("_arrays", "condition", "_support", "anchor")
     }
     fields["context"] = [_context(site["fn"]), site["scale"]]
+    # At an event that depends on nothing, to find what no field holds. The last to be looked at.
+    fields["log_prob"] = [
+        part.log_prob(jnp.zeros(part.batch_shape + part.event_shape)) for part in parts
+    ]
     return {name: [jnp.asarray(x) for x in jax.tree.leaves(v)] for name, v in fields.items()}
 
 

@@ -110,6 +110,16 @@ def network_model():
     numpyro.sample("x", EnergyDistribution(network, (2,)))
 
 
+def closure_model():
+    t = theta()
+    numpyro.sample("x", EnergyDistribution(lambda x: energy(x, t), (2,)))
+
+
+def score_closure_model():
+    t = theta()
+    numpyro.sample("x", ScoreDistribution(lambda x: -t * x, (2,)))
+
+
 def param_model():
     c = numpyro.param("theta", jnp.ones(1))
     numpyro.sample("x", conditional(c))
@@ -132,6 +142,8 @@ REFUSED = [
     score_model,
     anchor_model,
     network_model,
+    closure_model,
+    score_closure_model,
     param_model,
 ]
 
@@ -160,6 +172,12 @@ def prior_and_data_model():
     numpyro.sample("y", dist.Normal(x, t).to_event(1), obs=jnp.ones(2))
 
 
+def constant_closure_model():
+    theta()
+    loc = jnp.ones(2)
+    numpyro.sample("x", EnergyDistribution(lambda x: energy(x - loc, 1.0), (2,)))
+
+
 def unrelated_in_one_scan_model():
     t = theta()
     (_, c), _ = lax.scan(lambda s, _: ((s[0] + t, s[1] + 1.0), None), (0.0, 0.0), None, length=3)
@@ -182,6 +200,7 @@ def chained_latents_model():
     [
         normalizer_model,
         prior_and_data_model,
+        constant_closure_model,
         unrelated_in_one_scan_model,
         affine_in_latent_model,
         chained_latents_model,
