@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +159,14 @@ def test_public_names_say_what_they_are(module, name):
     assert doc, f"{module.__name__}.{name} has no docstring of its own"
     assert not doc.startswith(f"{name}("), "generated, not written"
     assert module.__doc__
+
+
+def test_what_the_readme_shows_and_runs_is_there():
+    readme = ROOT.parent / "README.md"
+    text = readme.read_text()
+    named = re.findall(r"\]\(([^):]+)\)", text) + re.findall(r"python (\S+\.py)", text)
+    assert len(named) >= 3
+    assert not [name for name in named if not (readme.parent / name).is_file()]
 
 
 def test_every_room_lists_its_names():
