@@ -21,6 +21,7 @@ from numpyro.distributions.transforms import Transform
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array, Shape
 
+# At the acceptance that is tuned to, so many refusals in a row happen once in 10⁷ runs.
 _ENOUGH_TO_TELL = 20
 
 
