@@ -137,7 +137,7 @@ def main() -> None:
             print(f"digit {i} {name:>8}: " + format_card(cards[name][-1]), flush=True)
             if i == 0 and name == "learned":
                 posterior = az.from_numpyro(mcmc)
-                print(az.summary(posterior))
+                print(az.summary(posterior).to_string())
                 posterior.to_netcdf("quickstart.nc")
                 save_figure("quickstart.png", truth, y, mcmc, NOISE)
                 print("wrote quickstart.nc and quickstart.png")
