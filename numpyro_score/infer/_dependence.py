@@ -39,7 +39,7 @@ def output_labels(jaxpr: ClosedJaxpr | Jaxpr, inputs: Sequence[Labels]) -> list[
 def _equation_labels(eqn: Any, inputs: list[Labels]) -> list[Labels]:
     name, params = eqn.primitive.name, eqn.params
     if name == "scan":
-        return _scan_labels(params["jaxpr"], params["num_consts"], params["num_carry"], inputs)
+        return _scan_labels(eqn, params["jaxpr"], inputs)
     if name == "cond":
         branches = [output_labels(branch, inputs[1:]) for branch in params["branches"]]
         return [inputs[0].union(*outs) for outs in zip(*branches, strict=True)]
@@ -54,9 +54,8 @@ def _same_signature(inner: ClosedJaxpr | Jaxpr, eqn: Any) -> bool:
     return len(jaxpr.invars) == len(eqn.invars) and len(jaxpr.outvars) == len(eqn.outvars)
 
 
-def _scan_labels(
-    body: ClosedJaxpr, num_consts: int, num_carry: int, inputs: list[Labels]
-) -> list[Labels]:
+def _scan_labels(eqn: Any, body: ClosedJaxpr | Jaxpr, inputs: list[Labels]) -> list[Labels]:
+    num_consts, num_carry = _scan_sizes(eqn, body)
     consts = inputs[:num_consts]
     carry = inputs[num_consts : num_consts + num_carry]
     xs = inputs[num_consts + num_carry :]
@@ -66,3 +65,19 @@ def _scan_labels(
         if new == carry:
             return [*carry, *outputs[num_carry:]]
         carry = new
+
+
+def _scan_sizes(eqn: Any, body: ClosedJaxpr | Jaxpr) -> tuple[int, int]:
+    """Return how many inputs of a scan are constants, and how many are carried.
+
+    Told by the axis that the body does not see, because JAX has renamed the parameters.
+    """
+    body = body.jaxpr if isinstance(body, ClosedJaxpr) else body
+
+    def num_scanned(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(a.aval.shape) > len(b.aval.shape) for a, b in pairs)
+
+    num_carry = len(eqn.outvars) - num_scanned(eqn.outvars, body.outvars)
+    num_consts = len(eqn.invars) - num_scanned(eqn.invars, body.invars) - num_carry
+    return num_consts, num_carry

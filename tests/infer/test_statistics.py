@@ -146,7 +146,7 @@ def test_catches_a_dropped_jacobian():
     mcmc = MCMC(
         MALA(potential_fn=potential_fn),
         num_warmup=1000,
-        num_samples=5000,
+        num_samples=40_000,  # its left tail is slow
         num_chains=4,
         chain_method="vectorized",
         progress_bar=False,
