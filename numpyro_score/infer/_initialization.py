@@ -18,29 +18,6 @@ from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array, PyTree
 
 
-def initial_position(
-    rng_key: Array,
-    model: Callable[..., Any],
-    init_strategy: Callable[..., Any],
-    init_params: PyTree,
-    model_args: tuple,
-    model_kwargs: dict[str, Any],
-) -> tuple[ModelInfo, PyTree]:
-    """Return what NumPyro knows of the model, and unconstrained starts.
-
-    :param init_params: starts as given to ``MCMC.run``; None for those of ``init_strategy``.
-    """
-    info = initialize(rng_key, model, init_strategy, model_args, model_kwargs)
-    if init_params is None:
-        return info, info.param_info.z
-    if GIBBS_SITES_KWARG in model_kwargs:
-        # numpyro's Gibbs hands constrained values to blocks that are not its own HMC.
-        constrain = {name: biject_to(info.model_trace[name]["fn"].support) for name in init_params}
-        init_params = transform_fn(constrain, init_params, invert=True)
-    check_init_params(init_params, info.param_info.z)
-    return info, init_params
-
-
 def initialize(
     rng_key: Array,
     model: Callable[..., Any],
@@ -109,6 +86,16 @@ def _sites(names: list[str]) -> str:
 
 def _all_finite(tree: PyTree) -> bool:
     return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+def given_start(init_params: PyTree, info: ModelInfo, model_kwargs: dict[str, Any]) -> PyTree:
+    """Return the unconstrained starts that ``MCMC.run`` was given, checked against the model."""
+    if GIBBS_SITES_KWARG in model_kwargs:
+        # numpyro's Gibbs hands constrained values to blocks that are not its own HMC.
+        constrain = {name: biject_to(info.model_trace[name]["fn"].support) for name in init_params}
+        init_params = transform_fn(constrain, init_params, invert=True)
+    check_init_params(init_params, info.param_info.z)
+    return init_params
 
 
 def check_init_params(init_params: PyTree, prototype: PyTree) -> None:

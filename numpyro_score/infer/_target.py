@@ -12,7 +12,7 @@ from numpyro.infer.util import transform_fn
 from numpyro.util import identity
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._initialization import initial_position
+from numpyro_score.infer._initialization import given_start, initialize
 from numpyro_score.infer.model_checks import check_model
 
 
@@ -43,7 +43,10 @@ def model_target(
     :raises ModelError: for a model that cannot be sampled, see :func:`check_model`.
     """
     check_model(model, *model_args, **model_kwargs)
-    info, z = initial_position(rng_key, model, init_strategy, init_params, model_args, model_kwargs)
+    info = initialize(rng_key, model, init_strategy, model_args, model_kwargs)
+    z = info.param_info.z
+    if init_params is not None:
+        z = given_start(init_params, info, model_kwargs)
     transforms = _static_transforms(info.model_trace)
     postprocess_fn = _of_arguments(info.postprocess_fn)
 

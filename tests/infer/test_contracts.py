@@ -11,31 +11,13 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import random
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
 from numpyro.infer.gibbs import discrete_latent_sites
 
-from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
+from numpyro_score.distributions import ScoreDistribution
 from tests.cases import KERNELS
+from tests.infer.model import CASES, Y, make_mcmc
 from tests.statistics import Moments, assert_recovers
-
-CASES = pytest.mark.parametrize("name", KERNELS)
-Y = np.array([1.0, 2.0, 4.0], np.float32)
-
-
-def model(y):
-    """Three sites of different shape and support."""
-    loc = numpyro.sample("loc", dist.Normal(0.0, 5.0))
-    scale = numpyro.sample("scale", dist.HalfNormal(2.0))
-    x = numpyro.sample("x", EnergyDistribution(lambda x: 0.5 * jnp.sum((x - 1) ** 2), (2,)))
-    numpyro.deterministic("total", x.sum())
-    numpyro.sample("y", dist.Normal(loc + x.mean(), scale).expand([3]).to_event(1), obs=y)
-
-
-def make_mcmc(name, *, model=model, num_chains=1, chain_method="vectorized", **options):
-    options = {"num_warmup": 60, "num_samples": 40, "progress_bar": False} | options
-    kernel = KERNELS[name].make(model)
-    return MCMC(kernel, num_chains=num_chains, chain_method=chain_method, **options)
 
 
 def same(a, b):
@@ -186,60 +168,6 @@ def test_no_tracer_stays_on_the_kernel(name):
     assert not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
-# -- what a step costs -------------------------------------------------------------------------
-
-
-def equations(jaxpr, skip=()):
-    """Every primitive of a jaxpr, inner ones included, but for those inside ``skip``."""
-    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-    for eqn in jaxpr.eqns:
-        yield eqn
-        if eqn.primitive.name in skip:
-            continue
-        for value in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda v: isinstance(v, (ClosedJaxpr, Jaxpr))
-        ):
-            if isinstance(value, (ClosedJaxpr, Jaxpr)):
-                yield from equations(value, skip)
-
-
-def count(jaxpr, primitive, skip=()):
-    return sum(eqn.primitive.name == primitive for eqn in equations(jaxpr, skip))
-
-
-def traced_step(name, size=4, **options):
-    """Jaxpr of one step on a potential whose gradient is one ``cosh``, its value one ``sinh``."""
-    kernel = KERNELS[name].make(potential_fn=lambda z: jnp.sinh(z).sum(), **options)
-    state = kernel.init(random.key(0), 100, jnp.zeros(size), (), {})
-    return jax.make_jaxpr(lambda state: kernel.sample(state, (), {}))(state)
-
-
-@CASES
-def test_one_gradient_per_step(name):
-    step = traced_step(name)
-    assert count(step, "sinh") == 1
-    assert count(step, "cosh") == 1
-
-
-@CASES
-def test_at_most_two_products_per_step_and_no_factorization_outside_warmup(name):
-    step = traced_step(name, dense_mass=True)
-    assert count(step, "dot_general", skip=("cond",)) == 2
-    factorizations = ("cholesky", "svd", "qr", "geqrf", "eigh", "triangular_solve")
-    assert all(count(step, f, skip=("cond",)) == 0 for f in factorizations)
-    assert count(step, "svd") == 1, "in the branch that ends a window"
-    assert count(traced_step(name, dense_mass=False), "dot_general") == 0
-
-
-@CASES
-def test_the_counter_has_no_axis_so_that_branches_stay_branches(name):
-    kernel = KERNELS[name].make(model)
-    state = kernel.init(random.split(random.key(0), 3), 100, None, (Y,), {})
-    assert state.i.shape == ()
-    jaxpr = jax.make_jaxpr(lambda state: kernel.sample(state, (Y,), {}))(state)
-    assert count(jaxpr, "cond") >= 2
-
-
 # -- other inputs ------------------------------------------------------------------------------
 
 
@@ -307,70 +235,3 @@ def test_gibbs_blocks_condition_on_the_values_of_this_sweep():
     draws = jnp.stack([mcmc.get_samples(True)[s] for s in ("a", "b")], -1)
     assert_recovers(draws, Moments(np.zeros(2), np.ones(2)))
     assert abs(jnp.cov(draws[0].T)[0, 1] - covariance[0, 1]) < 0.1
-
-
-# -- refusals ----------------------------------------------------------------------------------
-
-
-@CASES
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"step_size": 0.0}, "step_size must be a finite number above 0, got 0.0"),
-        ({"step_size": float("nan")}, "step_size must be"),
-        ({"target_accept_prob": 1.0}, "target_accept_prob must lie between 0 and 1"),
-        ({"inverse_mass_matrix": -np.ones(2)}, "must be finite and above 0"),
-        ({"inverse_mass_matrix": np.ones((2, 3))}, r"got the shape \(2, 3\)"),
-        ({"inverse_mass_matrix": np.array([[1.0, 2.0], [2.0, 1.0]])}, "positive definite"),
-        ({"potential_fn": lambda z: z}, "Only one of `model` or `potential_fn`"),
-    ],
-)
-def test_arguments_out_of_range(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        KERNELS[name].make(model, **options)
-
-
-@CASES
-def test_metric_of_another_size(name):
-    kernel = KERNELS[name].make(model, inverse_mass_matrix=np.ones(3))
-    mcmc = MCMC(kernel, num_warmup=1, num_samples=1, progress_bar=False)
-    with pytest.raises(ValueError, match="for 3 parameters, but the model has 4"):
-        mcmc.run(random.key(0), Y)
-
-
-@CASES
-def test_start_that_is_not_finite_names_the_site(name):
-    def broken_model():
-        numpyro.sample("fine", dist.Normal(0.0, 1.0))
-        numpyro.sample("broken", EnergyDistribution(lambda x: jnp.nan * jnp.sum(x), (2,)))
-
-    mcmc = make_mcmc(name, model=broken_model)
-    with pytest.raises(RuntimeError, match="log density of site 'broken' is not finite"):
-        mcmc.run(random.key(0))
-
-
-@CASES
-def test_gradient_that_is_not_finite_names_the_site(name):
-    def broken_model():
-        numpyro.sample("fine", dist.Normal(0.0, 1.0))
-        numpyro.sample("broken", EnergyDistribution(lambda x: jnp.sqrt(0.0 * x[0]), (1,)))
-
-    mcmc = make_mcmc(name, model=broken_model)
-    with pytest.raises(RuntimeError, match="gradient of site 'broken' is not finite"):
-        mcmc.run(random.key(0))
-
-
-@CASES
-@pytest.mark.parametrize(
-    ("start", "error", "message"),
-    [
-        ({"loc": 0.0, "scale": 0.0}, ValueError, r"missing: \['x'\]"),
-        ({"loc": 0.0, "scale": 0.0, "x": jnp.zeros(3)}, ValueError, r"\['x'\] must have the shape"),
-        (jnp.zeros(4), TypeError, "must be a dict"),
-        ({"loc": 0.0, "scale": 1e3, "x": jnp.zeros(2)}, RuntimeError, "no finite potential"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Out-of-support values")  # NumPyro's, of the same start
-def test_bad_starts(name, start, error, message):
-    with pytest.raises(error, match=message):
-        make_mcmc(name).run(random.key(0), Y, init_params=start)

@@ -1,0 +1,62 @@
+"""What a step costs: one gradient, at most two products, no factorization."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from tests.cases import KERNELS
+from tests.infer.model import CASES, Y, model
+
+
+def equations(jaxpr, skip=()):
+    """Every primitive of a jaxpr, inner ones included, but for those inside ``skip``."""
+    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+    for eqn in jaxpr.eqns:
+        yield eqn
+        if eqn.primitive.name in skip:
+            continue
+        for value in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda v: isinstance(v, (ClosedJaxpr, Jaxpr))
+        ):
+            if isinstance(value, (ClosedJaxpr, Jaxpr)):
+                yield from equations(value, skip)
+
+
+def count(jaxpr, primitive, skip=()):
+    return sum(eqn.primitive.name == primitive for eqn in equations(jaxpr, skip))
+
+
+def traced_step(name, size=4, **options):
+    """Jaxpr of one step on a potential whose gradient is one ``cosh``, its value one ``sinh``."""
+    kernel = KERNELS[name].make(potential_fn=lambda z: jnp.sinh(z).sum(), **options)
+    state = kernel.init(random.key(0), 100, jnp.zeros(size), (), {})
+    return jax.make_jaxpr(lambda state: kernel.sample(state, (), {}))(state)
+
+
+@CASES
+def test_one_gradient_per_step(name):
+    step = traced_step(name)
+    assert count(step, "sinh") == 1
+    assert count(step, "cosh") == 1
+
+
+@CASES
+def test_at_most_two_products_per_step_and_no_factorization_outside_warmup(name):
+    step = traced_step(name, dense_mass=True)
+    assert count(step, "dot_general", skip=("cond",)) == 2
+    factorizations = ("cholesky", "svd", "qr", "geqrf", "eigh", "triangular_solve")
+    assert all(count(step, f, skip=("cond",)) == 0 for f in factorizations)
+    assert count(step, "svd") == 1, "in the branch that ends a window"
+    assert count(traced_step(name, dense_mass=False), "dot_general") == 0
+
+
+@CASES
+def test_the_counter_has_no_axis_so_that_branches_stay_branches(name):
+    kernel = KERNELS[name].make(model)
+    state = kernel.init(random.split(random.key(0), 3), 100, None, (Y,), {})
+    assert state.i.shape == ()
+    jaxpr = jax.make_jaxpr(lambda state: kernel.sample(state, (Y,), {}))(state)
+    assert count(jaxpr, "cond") >= 2
