@@ -4,6 +4,7 @@ from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.adapter import BlackJAXKernel
 from numpyro_score.infer.mala import MALA, MALAState
 from numpyro_score.infer.model_checks import DoublyIntractableError, ModelError, check_model
+from numpyro_score.infer.preconditioned import PreconditionedKernel
 from numpyro_score.infer.ula import ULA, ULAState
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "MALA",
     "MALAState",
     "ModelError",
+    "PreconditionedKernel",
     "ULA",
     "ULAState",
     "check_model",

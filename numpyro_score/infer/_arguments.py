@@ -13,20 +13,23 @@ from numpyro_score._typing import Array
 from numpyro_score.infer._whitening import DenseWhitening, DiagonalWhitening, Whitening
 
 
-def check_arguments(
-    model: Callable[..., Any] | None,
-    potential_fn: Callable[..., Any] | None,
-    step_size: float,
-    inverse_mass_matrix: Array | None,
-    dense_mass: bool,
-    target_accept_prob: float,
-) -> None:
-    """Refuse what no kernel can work with."""
+def check_target(model: Callable[..., Any] | None, potential_fn: Callable[..., Any] | None) -> None:
+    """Refuse anything but one of a model and a potential."""
     if (model is None) == (potential_fn is None):
         raise ValueError("Only one of `model` or `potential_fn` must be specified.")
     if not callable(model if model is not None else potential_fn):
         name = "model" if model is not None else "potential_fn"
         raise TypeError(f"{name} must be callable.")
+
+
+def check_tuning(
+    step_size: float,
+    inverse_mass_matrix: Array | None,
+    dense_mass: bool,
+    target_accept_prob: float,
+    adaptation: str,
+) -> None:
+    """Refuse a step size, metric, target or way to adapt that no kernel can work with."""
     check_positive(step_size, "step_size")
     if not isinstance(dense_mass, bool):
         raise TypeError(
@@ -37,6 +40,8 @@ def check_arguments(
         raise ValueError(
             f"target_accept_prob must lie between 0 and 1, got {target_accept_prob!r}."
         )
+    if adaptation not in ("per-chain", "pooled"):
+        raise ValueError(f'adaptation must be "per-chain" or "pooled", got {adaptation!r}.')
     if inverse_mass_matrix is not None:
         _check_metric(np.asarray(inverse_mass_matrix))
 

@@ -9,49 +9,62 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from blackjax.adaptation.mass_matrix import WelfordAlgorithmState, welford_algorithm
+from jax.scipy.linalg import solve_triangular
 
 from numpyro_score._typing import Array
+from numpyro_score.infer._moments import Moments, add_rows, init_moments
 from numpyro_score.infer._schedule import MOVES_PER_DIMENSION
 
 _RIDGE = 1e-5
 
 
 class MetricState(NamedTuple):
-    """What a window has seen so far, in whitened coordinates."""
+    """What a window has seen of a group of chains, in whitened coordinates.
+
+    - **displacement** - where each chain is, from the middle of the group, ``(chains, d)``.
+    - **draws**, **scores** - moments over the group and the window.
+    - **num_moves** - accepted proposals.
+    """
 
     displacement: Array
-    draws: WelfordAlgorithmState
-    scores: WelfordAlgorithmState
+    draws: Moments
+    scores: Moments
     num_moves: Array
 
 
-def init_metric(size: int, dense: bool) -> MetricState:
-    """Start a window in ``size`` dimensions."""
-    init, _, _ = welford_algorithm(is_diagonal_matrix=not dense)
-    empty = jax.tree.map(jnp.asarray, init(size))
-    return MetricState(jnp.zeros(size), empty, empty, jnp.zeros((), int))
+def init_metric(displacement: Array, dense: bool) -> MetricState:
+    """Start a window with chains at ``displacement``, ``(chains, d)``, from any common point."""
+    empty = init_moments(displacement.shape[-1], dense)
+    centred = displacement - displacement.mean(0)
+    return MetricState(centred, empty, empty, jnp.zeros((), int))
 
 
-def update_metric(
-    state: MetricState, step: Array, score: Array, moved: Array, dense: bool
-) -> MetricState:
-    """Add a transition to the window.
+def update_metric(state: MetricState, step: Array, score: Array, moved: Array) -> MetricState:
+    """Add a transition of each chain to the window.
 
-    :param step: the whitened displacement of the chain, zero where it did not move.
-    :param score: the whitened score where the chain is now.
-    :param moved: whether the proposal was accepted.
+    :param step: the whitened displacements ``(chains, d)``, zero where a chain did not move.
+    :param score: the whitened scores where the chains are now, ``(chains, d)``.
+    :param moved: which proposals were accepted, ``(chains,)``.
     """
-    _, update, _ = welford_algorithm(is_diagonal_matrix=not dense)
     displacement = state.displacement + step
     return MetricState(
         displacement,
-        update(state.draws, displacement),
-        update(state.scores, score),
-        state.num_moves + moved,
+        add_rows(state.draws, displacement),
+        add_rows(state.scores, score),
+        state.num_moves + jnp.sum(moved),
     )
+
+
+def restart_metric(state: MetricState, factor: Array) -> MetricState:
+    """Start the next window, in the coordinates that the metric's ``factor`` leads to."""
+    dense = factor.ndim == 2
+    displacement = state.displacement - state.displacement.mean(0)
+    if dense:
+        displacement = solve_triangular(factor, displacement.T, lower=True).T
+    else:
+        displacement = displacement / factor
+    return init_metric(displacement, dense)
 
 
 def finish_metric(state: MetricState, dense: bool) -> Array:
@@ -65,11 +78,10 @@ def finish_metric(state: MetricState, dense: bool) -> Array:
     collapses the kernel where it spans less. With fewer than two moves per dimension only the
     diagonal is updated.
     """
-    _, _, final = welford_algorithm(is_diagonal_matrix=not dense)
-    covariance, precision = final(state.draws)[0], final(state.scores)[0]
+    covariance, precision = state.draws.covariance, state.scores.covariance
     if not dense:
         return _or_identity(jnp.sqrt(_diagonal(covariance, precision)), jnp.ones(covariance.shape))
-    size = len(state.displacement)
+    size = len(covariance)
     scale = jnp.sqrt(_diagonal(jnp.diagonal(covariance), jnp.diagonal(precision)))
     enough = state.num_moves >= MOVES_PER_DIMENSION * size
     factor = jnp.where(enough, _dense_factor(covariance, precision, scale), jnp.diag(scale))

@@ -50,8 +50,9 @@ def build_schedule(num_warmup: int) -> Schedule:
     return Schedule(ends, longest)
 
 
-def check_window(schedule: Schedule, size: int, accept_prob: float) -> None:
-    """Warn where no window is long enough for a dense metric in ``size`` dimensions."""
+def check_window(schedule: Schedule, size: int, accept_prob: float, num_chains: int) -> None:
+    """Warn where no window of so many chains fills a dense metric in ``size`` dimensions."""
+    accept_prob = accept_prob * num_chains
     moves = accept_prob * schedule.longest_window
     needed = MOVES_PER_DIMENSION * size
     if schedule.num_warmup > 0 and moves < needed:

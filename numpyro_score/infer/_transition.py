@@ -1,10 +1,22 @@
-"""What a kernel tells the adapter of one step."""
+"""What a kernel is told before one step, and what it tells of it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from numpyro_score._typing import Array
+
+
+class Origin(NamedTuple):
+    """Where a step starts, in whitened coordinates: at v = 0.
+
+    - **logdensity**, **score** - log density and its gradient there.
+    - **carry** - fields of the state that belong to the kernel alone, such as a momentum.
+    """
+
+    logdensity: Array
+    score: Array
+    carry: dict[str, Array]
 
 
 class Transition(NamedTuple):
@@ -16,6 +28,7 @@ class Transition(NamedTuple):
     - **moved** - whether the proposal was taken.
     - **diverging** - whether the proposal was hopeless, or not finite.
     - **statistic** - what the state reports of this step.
+    - **carry** - the kernel's own fields after the step.
     """
 
     step: Array
@@ -25,3 +38,4 @@ class Transition(NamedTuple):
     moved: Array
     diverging: Array
     statistic: Array
+    carry: dict[str, Array] = {}  # noqa: RUF012

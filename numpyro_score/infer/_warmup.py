@@ -13,7 +13,13 @@ from blackjax.adaptation.step_size import (
 )
 
 from numpyro_score._typing import Array
-from numpyro_score.infer._metric import MetricState, finish_metric, init_metric, update_metric
+from numpyro_score.infer._metric import (
+    MetricState,
+    finish_metric,
+    init_metric,
+    restart_metric,
+    update_metric,
+)
 from numpyro_score.infer._schedule import Schedule
 from numpyro_score.infer._whitening import DenseWhitening, Whitening
 
@@ -39,11 +45,11 @@ class AdaptState(NamedTuple):
 
 
 class Warmup(NamedTuple):
-    """How one chain adapts.
+    """How a group of chains adapts together; a chain on its own is a group of one.
 
-    - **init** - ``(whitening, size) -> AdaptState``.
-    - **update** - ``(i, state, step, score, accept_prob, moved) -> (AdaptState, score)``; the
-      whitened score changes where the whitening does.
+    - **init** - ``(whitening, z) -> AdaptState`` for flat positions ``(chains, d)``.
+    - **update** - ``(i, state, step, score, accept_prob, moved) -> (AdaptState, score)``, each
+      with a leading axis of chains; the whitened score changes where the whitening does.
     """
 
     init: Callable[..., AdaptState]
@@ -58,7 +64,7 @@ def build_warmup(
     adapt_mass_matrix: bool,
     target_accept_prob: float,
 ) -> Warmup:
-    """Return the warm-up of one chain.
+    """Return the warm-up of a group of chains.
 
     :param schedule: when windows end.
     :param step_size: where the search for a step size starts.
@@ -68,16 +74,18 @@ def build_warmup(
     def start_average(value: Array) -> DualAveragingAdaptationState:
         return jax.tree.map(jnp.asarray, average_init(value))
 
-    def init(whitening: Whitening, size: int) -> AdaptState:
+    def init(whitening: Whitening, z: Array) -> AdaptState:
         value = jnp.asarray(step_size, jnp.result_type(float))
-        metric = init_metric(size, isinstance(whitening, DenseWhitening))
+        displacement = whitening.whiten(z - z.mean(0))
+        metric = init_metric(displacement, isinstance(whitening, DenseWhitening))
         return AdaptState(value, whitening, start_average(value), metric)
 
     def end_window(state: AdaptState, score: Array) -> tuple[AdaptState, Array]:
         dense = isinstance(state.whitening, DenseWhitening)
         factor = finish_metric(state.metric_state, dense)
         state = state._replace(
-            whitening=state.whitening.compose(factor), metric_state=init_metric(len(score), dense)
+            whitening=state.whitening.compose(factor),
+            metric_state=restart_metric(state.metric_state, factor),
         )
         if adapt_step_size:
             value = average_final(state.step_size_state)
@@ -88,13 +96,12 @@ def build_warmup(
         i: Array, state: AdaptState, step: Array, score: Array, accept_prob: Array, moved: Array
     ) -> tuple[AdaptState, Array]:
         if adapt_step_size:
-            average = average_update(state.step_size_state, accept_prob)
+            average = average_update(state.step_size_state, accept_prob.mean())
             last = i == schedule.num_warmup - 1
             value = jnp.where(last, average_final(average), jnp.exp(average.log_step_size))
             state = state._replace(step_size=value, step_size_state=average)
         if adapt_mass_matrix:
-            dense = isinstance(state.whitening, DenseWhitening)
-            metric = update_metric(state.metric_state, step, score, moved, dense)
+            metric = update_metric(state.metric_state, step, score, moved)
             state = state._replace(metric_state=metric)
             ends = jnp.asarray(schedule.ends_window)[i]
             state, score = jax.lax.cond(ends, end_window, lambda *args: args, state, score)

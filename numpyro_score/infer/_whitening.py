@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from numpyro_score._typing import Array
 
@@ -26,13 +27,17 @@ class DiagonalWhitening(NamedTuple):
 
     inverse_scale: Array
 
-    def placer(self, z: Array) -> DiagonalPlacer:
+    def placer(self, z: Array, remember: bool = True) -> DiagonalPlacer:
         """Return how a step at ``z`` places its proposal."""
         return DiagonalPlacer(z, self.inverse_scale)
 
     def whiten_gradient(self, gradient: Array) -> Array:
         """Return Lᵀ g."""
         return gradient / self.inverse_scale
+
+    def whiten(self, z: Array) -> Array:
+        """Return L⁻¹ z for rows z, ``(…, d)``."""
+        return z * self.inverse_scale
 
     def compose(self, factor: Array) -> DiagonalWhitening:
         """Return the whitening by L T, for a diagonal T given as a vector."""
@@ -67,13 +72,23 @@ class DenseWhitening(NamedTuple):
 
     scale_tril: Array
 
-    def placer(self, z: Array) -> DensePlacer:
-        """Return how a step at ``z`` places its proposal."""
-        return DensePlacer(z, self.scale_tril, jax.new_ref(z))
+    def placer(self, z: Array, remember: bool = True) -> DensePlacer | RecomputingPlacer:
+        """Return how a step at ``z`` places its proposal.
+
+        :param remember: whether the log density is evaluated at the proposal, once, and nowhere
+            else.
+        """
+        if remember:
+            return DensePlacer(z, self.scale_tril, jax.new_ref(z))
+        return RecomputingPlacer(z, self.scale_tril)
 
     def whiten_gradient(self, gradient: Array) -> Array:
         """Return Lᵀ g."""
         return gradient @ self.scale_tril
+
+    def whiten(self, z: Array) -> Array:
+        """Return L⁻¹ z for rows z, ``(…, d)``."""
+        return solve_triangular(self.scale_tril, z.T, lower=True).T
 
     def compose(self, factor: Array) -> DenseWhitening:
         """Return the whitening by L T, for a lower triangle T."""
@@ -105,6 +120,22 @@ class DensePlacer:
     def settle(self, v: Array, moved: Array) -> Array:
         """Return the position after the step: the proposal where it was taken."""
         return jnp.where(moved, self.proposal[...], self.z)
+
+
+@dataclass(frozen=True)
+class RecomputingPlacer:
+    """Placement of a trajectory, which ends at any of the points that it visits."""
+
+    z: Array
+    scale_tril: Array
+
+    def __call__(self, v: Array) -> Array:
+        """Return z + L v."""
+        return self.z + self.scale_tril @ v
+
+    def settle(self, v: Array, moved: Array) -> Array:
+        """Return the position after the step: ``z`` itself, to the bit, where v is 0."""
+        return self(v)
 
 
 Whitening = DiagonalWhitening | DenseWhitening

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from blackjax.mcmc import mala
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._transition import Transition
+from numpyro_score.infer._transition import Origin, Transition
 from numpyro_score.infer._warmup import AdaptState
-from numpyro_score.infer.adapter import BlackJAXKernel
+from numpyro_score.infer.preconditioned import PreconditionedKernel
 
 
 class MALAState(NamedTuple):
@@ -40,7 +40,7 @@ class MALAState(NamedTuple):
     rng_key: Array
 
 
-class MALA(BlackJAXKernel):
+class MALA(PreconditionedKernel):
     r"""Metropolis-adjusted Langevin algorithm: BlackJAX's ``mala`` for ``numpyro.infer.MCMC``.
 
     The proposal is :math:`z' = z + \varepsilon \Sigma \nabla \log p(z) + \sqrt{2\varepsilon} L \xi`
@@ -67,6 +67,9 @@ class MALA(BlackJAXKernel):
     :param dense_mass: whether the metric is a full matrix.
     :param target_accept_prob: mean acceptance that the step size is tuned to.
     :param init_strategy: where chains start, see NumPyro's init strategies.
+    :param adaptation: ``"per-chain"``, or ``"pooled"``: all chains of ``chain_method="vectorized"``
+        share one step size and one metric, estimated from all of them, which takes a fraction of
+        the warm-up. During sampling both are fixed, so R-hat means what it does otherwise.
     :raises ValueError: for arguments out of range, and at initialization for a model that cannot
         be sampled (:func:`check_model`).
 
@@ -83,19 +86,17 @@ class MALA(BlackJAXKernel):
     """
 
     state_cls = MALAState
-    statistic = "accept_prob"
 
     def _transition(
         self,
         rng_key: Array,
         logdensity_fn: Callable[[Array], Array],
-        logdensity: Array,
-        score: Array,
+        origin: Origin,
         step_size: Array,
         in_warmup: Array,
     ) -> Transition:
-        origin = mala.MALAState(jnp.zeros_like(score), logdensity, score)
-        state, info = mala.build_kernel()(rng_key, origin, logdensity_fn, step_size)
+        start = mala.MALAState(jnp.zeros_like(origin.score), origin.logdensity, origin.score)
+        state, info = mala.build_kernel()(rng_key, start, logdensity_fn, step_size)
         return Transition(
             step=state.position,
             logdensity=state.logdensity,

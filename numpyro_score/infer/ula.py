@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
 from numpyro.infer import init_to_uniform
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._transition import Transition
+from numpyro_score.infer._transition import Origin, Transition
 from numpyro_score.infer._warmup import AdaptState
-from numpyro_score.infer.adapter import BlackJAXKernel
+from numpyro_score.infer.preconditioned import PreconditionedKernel
 
 
 class ULAState(NamedTuple):
@@ -37,7 +37,7 @@ class ULAState(NamedTuple):
     rng_key: Array
 
 
-class ULA(BlackJAXKernel):
+class ULA(PreconditionedKernel):
     r"""Unadjusted Langevin algorithm, BlackJAX's ``overdamped_langevin``: **biased**.
 
     :math:`z' = z + \varepsilon \Sigma \nabla \log p(z) + \sqrt{2\varepsilon} L \xi`, always
@@ -77,6 +77,8 @@ class ULA(BlackJAXKernel):
         dense_mass: bool = False,
         target_accept_prob: float = 0.95,
         init_strategy: Callable[..., Any] = init_to_uniform,
+        *,
+        adaptation: Literal["per-chain", "pooled"] = "per-chain",
     ) -> None:
         super().__init__(
             model,
@@ -88,29 +90,29 @@ class ULA(BlackJAXKernel):
             dense_mass,
             target_accept_prob,
             init_strategy,
+            adaptation=adaptation,
         )
 
     def _transition(
         self,
         rng_key: Array,
         logdensity_fn: Callable[[Array], Array],
-        logdensity: Array,
-        score: Array,
+        origin: Origin,
         step_size: Array,
         in_warmup: Array,
     ) -> Transition:
         step_key, accept_key = jax.random.split(rng_key)
-        origin = DiffusionState(jnp.zeros_like(score), logdensity, score)
+        start = DiffusionState(jnp.zeros_like(origin.score), origin.logdensity, origin.score)
         integrate = overdamped_langevin(jax.value_and_grad(logdensity_fn))
-        new = integrate(step_key, origin, step_size)
-        error = _log_metropolis_ratio(origin, new, step_size)
+        new = integrate(step_key, start, step_size)
+        error = _log_metropolis_ratio(start, new, step_size)
         accept_prob = jnp.where(jnp.isnan(error), 0.0, jnp.exp(jnp.minimum(error, 0.0)))
         accepted = jax.random.uniform(accept_key, dtype=accept_prob.dtype) < accept_prob
         moved = jnp.where(in_warmup, accepted, jnp.isfinite(error))
         return Transition(
-            step=jnp.where(moved, new.position, origin.position),
-            logdensity=jnp.where(moved, new.logdensity, logdensity),
-            score=jnp.where(moved, new.logdensity_grad, score),
+            step=jnp.where(moved, new.position, start.position),
+            logdensity=jnp.where(moved, new.logdensity, start.logdensity),
+            score=jnp.where(moved, new.logdensity_grad, start.logdensity_grad),
             accept_prob=accept_prob,
             moved=moved,
             diverging=accept_prob == 0,
@@ -124,8 +126,8 @@ class ULA(BlackJAXKernel):
             f"energy error={state.mean_energy_error:.2f}"
         )
 
-    def __repr__(self) -> str:
-        return super().__repr__()[:-1] + ", biased: no Metropolis test)"
+    def _describe(self) -> list[str]:
+        return [*super()._describe(), "biased: no Metropolis test"]
 
 
 def _log_metropolis_ratio(old: DiffusionState, new: DiffusionState, step_size: Array) -> Array:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blackjax.adaptation.mass_matrix import welford_algorithm
 from jax import random
 from numpyro.infer import MCMC
 
@@ -46,19 +45,20 @@ def window(rng_key, factor, z, root, num_moves, step_scale=0.1, dense=True):
         z = z + (factor @ step if dense else factor * step)
         gradient = -root.T @ (root @ z)
         score = gradient @ factor if dense else gradient * factor
-        return (z, update_metric(state, step, score, jnp.array(True), dense)), step
+        return (z, update_metric(state, step[None], score[None], jnp.array([True]))), step
 
-    start = (z, init_metric(size, dense))
+    start = (z, init_metric(z[None], dense))
     (z, state), _ = jax.jit(lambda start: jax.lax.scan(move, start, steps))(start)
     return z, state, np.cumsum(np.asarray(steps, np.float64), axis=0)
 
 
 def filled(draws, scores, dense):
     """Window that has seen these draws and scores."""
-    state = init_metric(draws.shape[1], dense)
-    last = jnp.zeros(draws.shape[1])
-    for draw, score in zip(jnp.asarray(draws, float), jnp.asarray(scores, float), strict=True):
-        state = update_metric(state, draw - last, score, jnp.array(True), dense)
+    last = jnp.zeros((1, draws.shape[1]))
+    state = init_metric(last, dense)
+    rows = jnp.asarray(draws[:, None], float), jnp.asarray(scores[:, None], float)
+    for draw, score in zip(*rows, strict=True):
+        state = update_metric(state, draw - last, score, jnp.array([True]))
         last = draw
     return state
 
@@ -104,12 +104,14 @@ def test_with_fewer_than_two_moves_a_dimension_only_the_diagonal_is_learned(num_
 
 @pytest.mark.parametrize("dense", [False, True])
 def test_a_chain_that_never_moved_keeps_its_metric(dense):
-    state = init_metric(3, dense)
+    state = init_metric(jnp.zeros((1, 3)), dense)
     for _ in range(10):
-        state = update_metric(state, jnp.zeros(3), jnp.ones(3), jnp.array(False), dense)
+        state = update_metric(state, jnp.zeros((1, 3)), jnp.ones((1, 3)), jnp.array([False]))
     identity = np.eye(3) if dense else np.ones(3)
     np.testing.assert_allclose(finish_metric(state, dense), identity, rtol=1e-5)
-    np.testing.assert_allclose(finish_metric(init_metric(3, dense), dense), identity, rtol=1e-5)
+    np.testing.assert_allclose(
+        finish_metric(init_metric(jnp.zeros((1, 3)), dense), dense), identity, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -176,7 +178,7 @@ def test_a_metric_from_draws_alone_would_be_noticed(monkeypatch):
     """A planted bug: the sample covariance of the window, as in NumPyro's own adaptation."""
 
     def from_draws_alone(state, dense):
-        covariance = welford_algorithm(is_diagonal_matrix=not dense)[2](state.draws)[0]
+        covariance = state.draws.covariance
         return jnp.linalg.cholesky(covariance + 1e-3 * jnp.eye(len(covariance)))
 
     monkeypatch.setattr(_warmup, "finish_metric", from_draws_alone)

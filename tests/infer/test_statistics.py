@@ -125,11 +125,11 @@ def test_catches_noise_of_the_wrong_size(monkeypatch):
 class _FlippedScore(MALA):
     """The score kept for the next step has the wrong sign: the reverse move is mistaken."""
 
-    def _transition(self, rng_key, logdensity_fn, logdensity, score, step_size, in_warmup):
-        transition = super()._transition(
-            rng_key, logdensity_fn, logdensity, -score, step_size, in_warmup
-        )
-        return transition._replace(score=jnp.where(transition.moved, transition.score, score))
+    def _transition(self, rng_key, logdensity_fn, origin, *args):
+        flipped = origin._replace(score=-origin.score)
+        transition = super()._transition(rng_key, logdensity_fn, flipped, *args)
+        score = jnp.where(transition.moved, transition.score, origin.score)
+        return transition._replace(score=score)
 
 
 def test_catches_a_flipped_score():

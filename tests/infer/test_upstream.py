@@ -8,7 +8,6 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.mass_matrix import welford_algorithm
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.mcmc import mala
 from blackjax.mcmc.diffusions import overdamped_langevin
@@ -43,19 +42,13 @@ def test_mala_rejects_nan():
     assert state.position == 0
 
 
-def test_dual_averaging_and_welford():
+def test_dual_averaging():
     init, update, final = dual_averaging_adaptation(0.574)
     state = init(0.1)
     assert {"log_step_size", "log_step_size_avg"} <= set(state._fields)
     lower = update(state, 0.0)
     assert lower.log_step_size < update(state, 1.0).log_step_size
     assert np.isfinite(final(lower))
-    w_init, w_update, w_final = welford_algorithm(is_diagonal_matrix=False)
-    x = random.normal(random.key(0), (50, 3))
-    state = w_init(3)
-    for row in x:
-        state = w_update(state, row)
-    np.testing.assert_allclose(w_final(state)[0], np.cov(x.T), rtol=1e-4, atol=1e-5)
 
 
 def test_a_ref_carries_a_value_out_of_a_gradient_under_vmap_and_scan():

@@ -1,0 +1,251 @@
+"""BlackJAX kernels in coordinates in which the target is round, tuned during warm-up.
+
+A step is taken in coordinates v in which the chain is at the origin and the metric is the
+identity: z + L v for a metric L Lᵀ. These kernels move relative to where they are, so an
+unmodified BlackJAX kernel started at v = 0 is the preconditioned kernel. A rejected proposal
+leaves z as it was, to the bit.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import init_to_uniform
+from numpyro.util import is_prng_key
+
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._arguments import check_tuning, initial_whitening
+from numpyro_score.infer._keys import split_key
+from numpyro_score.infer._schedule import build_schedule, check_window
+from numpyro_score.infer._target import flat_value_and_grad
+from numpyro_score.infer._transition import Origin, Transition
+from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
+from numpyro_score.infer.adapter import BlackJAXKernel
+
+
+class PreconditionedKernel(BlackJAXKernel):
+    """Base of the kernels whose step size and metric are tuned step by step; see :class:`MALA`.
+
+    A kernel says in :meth:`_transition` how BlackJAX takes a step from the origin, in ``state_cls``
+    which state it has, and in ``statistic`` which field of it reports each step. One that remembers
+    more than position, log density and score between steps says what in :meth:`_initial_carry`.
+    """
+
+    statistic: ClassVar[str] = "accept_prob"
+    carry_fields: ClassVar[tuple[str, ...]] = ()
+    #: Whether the log density is evaluated once a step, at the proposal.
+    one_evaluation: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: Callable[..., Any] | None = None,
+        potential_fn: Callable[[PyTree], Array] | None = None,
+        step_size: float = 0.1,
+        inverse_mass_matrix: Array | None = None,
+        adapt_step_size: bool = True,
+        adapt_mass_matrix: bool = True,
+        dense_mass: bool = False,
+        target_accept_prob: float = 0.574,
+        init_strategy: Callable[..., Any] = init_to_uniform,
+        *,
+        adaptation: Literal["per-chain", "pooled"] = "per-chain",
+    ) -> None:
+        super().__init__(model, potential_fn, init_strategy)
+        check_tuning(step_size, inverse_mass_matrix, dense_mass, target_accept_prob, adaptation)
+        self._step_size = step_size
+        self._inverse_mass_matrix = inverse_mass_matrix
+        self._adapt_step_size = adapt_step_size
+        self._adapt_mass_matrix = adapt_mass_matrix
+        self._dense_mass = dense_mass
+        self._target_accept_prob = target_accept_prob
+        self._pooled = adaptation == "pooled"
+
+    @abstractmethod
+    def _transition(
+        self,
+        rng_key: Array,
+        logdensity_fn: Callable[[Array], Array],
+        origin: Origin,
+        step_size: Array,
+        in_warmup: Array,
+    ) -> Transition:
+        """Take one BlackJAX step from the origin, where log density and score are known."""
+
+    def _initial_carry(self, rng_key: Array, score: Array) -> dict[str, Array]:
+        """Return the ``carry_fields`` of one chain at its start."""
+        return {}
+
+    # -- set-up ------------------------------------------------------------------------------
+
+    def _prepare(self, rng_key: Array) -> None:
+        if self._pooled and is_prng_key(rng_key):
+            raise ValueError(
+                'adaptation="pooled" tunes several chains together, but this kernel was given one '
+                'chain: use MCMC(..., num_chains=4, chain_method="vectorized") or more chains, or '
+                'adaptation="per-chain".'
+            )
+
+    def _build_warmup(self) -> Warmup:
+        return build_warmup(
+            build_schedule(self._num_warmup),
+            step_size=self._step_size,
+            adapt_step_size=self._adapt_step_size,
+            adapt_mass_matrix=self._adapt_mass_matrix,
+            target_accept_prob=self._target_accept_prob,
+        )
+
+    def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:
+        several = not is_prng_key(rng_key)
+        vmap = jax.vmap if several else _as_it_is
+        energy, gradient = vmap(lambda z: flat_value_and_grad(potential_fn, z))(z)
+        flat = vmap(lambda z: ravel_pytree(z)[0])(z)
+        whitening = initial_whitening(
+            self._inverse_mass_matrix, gradient.shape[-1], self._dense_mass
+        )
+        score = -whitening.whiten_gradient(gradient)
+        carry: dict[str, Array] = {}
+        if self.carry_fields:
+            rng_key, carry_key = split_key(rng_key)
+            carry = vmap(self._initial_carry)(carry_key, score)
+        return self.state_cls(
+            i=jnp.zeros((), int),
+            z=z,
+            potential_energy=energy,
+            score=score,
+            diverging=jnp.zeros(energy.shape, bool),
+            adapt_state=self._initial_adaptation(whitening, flat),
+            rng_key=rng_key,
+            **{self.statistic: jnp.zeros_like(energy)},
+            **{f"mean_{self.statistic}": jnp.zeros_like(energy)},
+            **carry,
+        )
+
+    def _initial_adaptation(self, whitening: Any, z: Array) -> AdaptState:
+        init = self._build_warmup().init
+        if self._pooled:
+            return _for_each_chain(init(whitening, z), len(z))
+        if z.ndim == 1:
+            return init(whitening, z[None])
+        return jax.vmap(lambda z: init(whitening, z[None]))(z)
+
+    def _check_state(self, state: Any) -> None:
+        if self._dense_mass and self._adapt_mass_matrix:
+            num_chains = len(state.score) if self._pooled else 1
+            check_window(
+                build_schedule(self._num_warmup),
+                state.score.shape[-1],
+                self._target_accept_prob,
+                num_chains,
+            )
+
+    def _axes(self) -> Any:
+        axes = super()._axes()
+        if not self._pooled:
+            return axes
+        no_axis: dict[str, Any] = dict.fromkeys(AdaptState._fields)
+        return axes._replace(adapt_state=AdaptState(**no_axis | {"step_size": 0}))
+
+    # -- one step ----------------------------------------------------------------------------
+
+    def _advance(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
+        in_warmup = state.i < self._num_warmup
+
+        def step(state: Any) -> tuple[Any, Transition]:
+            return self._step(state, potential_fn, in_warmup)
+
+        if not is_prng_key(state.rng_key):
+            axes = self._axes()
+            step = jax.vmap(step, in_axes=(axes,), out_axes=(axes, 0))
+        new, transition = step(state)
+        if self._num_warmup == 0 or not (self._adapt_step_size or self._adapt_mass_matrix):
+            return new
+        adapt_state, score = jax.lax.cond(
+            in_warmup,
+            lambda *args: self._adapt(state.i, *args),
+            lambda *args: args[:2],
+            new.adapt_state,
+            new.score,
+            transition,
+        )
+        return new._replace(adapt_state=adapt_state, score=score)
+
+    def _step(
+        self, state: Any, potential_fn: Callable[[PyTree], Array], in_warmup: Array
+    ) -> tuple[Any, Transition]:
+        rng_key, step_key = jax.random.split(state.rng_key)
+        whitening, step_size = state.adapt_state.whitening, state.adapt_state.step_size
+        z, unravel = ravel_pytree(state.z)
+        place = whitening.placer(z, self.one_evaluation)
+
+        def logdensity_fn(v: Array) -> Array:
+            return -potential_fn(unravel(place(v)))
+
+        carry = {field: getattr(state, field) for field in self.carry_fields}
+        origin = Origin(-state.potential_energy, state.score, carry)
+        transition = self._transition(step_key, logdensity_fn, origin, step_size, in_warmup)
+        n = 1 + jnp.where(in_warmup, state.i, state.i - self._num_warmup)
+        mean = getattr(state, f"mean_{self.statistic}")
+        new = state._replace(
+            i=state.i + 1,
+            z=unravel(place.settle(transition.step, transition.moved)),
+            potential_energy=-transition.logdensity,
+            score=transition.score,
+            diverging=transition.diverging,
+            rng_key=rng_key,
+            **{self.statistic: transition.statistic},
+            **{f"mean_{self.statistic}": mean + (transition.statistic - mean) / n},
+            **transition.carry,
+        )
+        return new, transition
+
+    def _adapt(
+        self, i: Array, adapt_state: AdaptState, score: Array, transition: Transition
+    ) -> tuple[AdaptState, Array]:
+        update = self._build_warmup().update
+        seen = (transition.step, score, transition.accept_prob, transition.moved)
+
+        def adapt_together(adapt_state: AdaptState, seen: Any) -> tuple[AdaptState, Array]:
+            return update(i, adapt_state, *seen)
+
+        def adapt_alone(adapt_state: AdaptState, seen: Any) -> tuple[AdaptState, Array]:
+            adapt_state, score = adapt_together(adapt_state, jax.tree.map(lambda x: x[None], seen))
+            return adapt_state, score[0]
+
+        if self._pooled:
+            shared = adapt_state._replace(step_size=adapt_state.step_size[0])
+            shared, score = adapt_together(shared, seen)
+            return _for_each_chain(shared, len(score)), score
+        if score.ndim == 1:
+            return adapt_alone(adapt_state, seen)
+        return jax.vmap(adapt_alone)(adapt_state, seen)
+
+    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
+        """Return ``state`` with the potential and score of its position under new arguments."""
+        potential_fn = self._initialized().potential_fn(model_args, model_kwargs)
+
+        def evaluate(state: Any) -> tuple[Array, Array]:
+            energy, gradient = flat_value_and_grad(potential_fn, state.z)
+            return energy, -state.adapt_state.whitening.whiten_gradient(gradient)
+
+        if not is_prng_key(state.rng_key):
+            evaluate = jax.vmap(evaluate, in_axes=(self._axes(),))
+        energy, score = evaluate(state)
+        return state._replace(potential_energy=energy, score=score)
+
+    def _describe(self) -> list[str]:
+        metric = "dense metric" if self._dense_mass else "diagonal metric"
+        return [metric, "pooled"] if self._pooled else [metric]
+
+
+def _for_each_chain(adapt_state: AdaptState, num_chains: int) -> AdaptState:
+    """Return what a pool shares, with a step size for each chain, as ArviZ reads it."""
+    return adapt_state._replace(step_size=jnp.broadcast_to(adapt_state.step_size, (num_chains,)))
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
