@@ -135,4 +135,8 @@ KERNELS: dict[str, KernelCase] = {
         lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, **k}), True, "accept_prob"
     ),
     "ula": KernelCase(infer.ULA, False, "energy_error"),
+    "barker": KernelCase(infer.Barker, True, "accept_prob"),
+    "ghmc": KernelCase(infer.GHMC, True, "accept_prob"),
+    "hmc": KernelCase(lambda *a, **k: infer.HMC(*a, num_steps=4, **k), True, "accept_prob"),
+    "nuts": KernelCase(infer.NUTS, True, "accept_prob"),
 }

@@ -1,21 +1,48 @@
 """BlackJAX's Langevin kernels for ``numpyro.infer.MCMC``, and checks of the models they sample."""
 
+from numpyro_score.infer._state import MetropolisState, MomentumState, TrajectoryState
 from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.adapter import BlackJAXKernel
-from numpyro_score.infer.mala import MALA, MALAState
+from numpyro_score.infer.algorithm import AlgorithmKernel, AlgorithmState, kernel_from_algorithm
+from numpyro_score.infer.barker import Barker
+from numpyro_score.infer.ghmc import GHMC
+from numpyro_score.infer.hmc import HMC
+from numpyro_score.infer.mala import MALA
 from numpyro_score.infer.model_checks import DoublyIntractableError, ModelError, check_model
+from numpyro_score.infer.nuts import NUTS
 from numpyro_score.infer.preconditioned import PreconditionedKernel
+from numpyro_score.infer.registry import (
+    KernelInfo,
+    KernelTable,
+    available_kernels,
+    get_kernel,
+    register_kernel,
+)
 from numpyro_score.infer.ula import ULA, ULAState
 
 __all__ = [
     "AdaptState",
+    "AlgorithmKernel",
+    "AlgorithmState",
+    "Barker",
     "BlackJAXKernel",
     "DoublyIntractableError",
+    "GHMC",
+    "HMC",
+    "KernelInfo",
+    "KernelTable",
     "MALA",
-    "MALAState",
+    "MetropolisState",
     "ModelError",
+    "MomentumState",
+    "NUTS",
     "PreconditionedKernel",
+    "TrajectoryState",
     "ULA",
     "ULAState",
+    "available_kernels",
     "check_model",
+    "get_kernel",
+    "kernel_from_algorithm",
+    "register_kernel",
 ]

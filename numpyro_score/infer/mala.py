@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from blackjax.mcmc import mala
 
-from numpyro_score._typing import Array, PyTree
+from numpyro_score._typing import Array
+from numpyro_score.infer._state import MetropolisState
 from numpyro_score.infer._transition import Origin, Transition
-from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.preconditioned import PreconditionedKernel
+from numpyro_score.infer.registry import register_kernel
 
 
-class MALAState(NamedTuple):
-    """State of :class:`MALA`.
-
-    - **i** - steps so far, warm-up included.
-    - **z** - unconstrained values at the latent sites.
-    - **potential_energy** - potential energy at ``z``.
-    - **score** - gradient of the log density in whitened coordinates, Lᵀ ∇ log p(z), flat.
-    - **accept_prob** - acceptance probability of the last proposal.
-    - **mean_accept_prob** - its mean since the start of warm-up, or of sampling.
-    - **diverging** - whether the last proposal was hopeless: its acceptance probability is 0 in
-      floating point (below e⁻¹⁰³ in float32), because its energy is too high or not finite.
-    - **adapt_state** - :class:`AdaptState`: ``step_size``, ``inverse_mass_matrix``.
-    - **rng_key** - key of the next step.
-    """
-
-    i: Array
-    z: PyTree
-    potential_energy: Array
-    score: Array
-    accept_prob: Array
-    mean_accept_prob: Array
-    diverging: Array
-    adapt_state: AdaptState
-    rng_key: Array
-
-
+@register_kernel(
+    "mala",
+    description="Langevin step with a Metropolis test: one gradient a step, exact",
+    needs=("gradient", "tuning"),
+    reference="Roberts & Tweedie (1996)",
+)
 class MALA(PreconditionedKernel):
     r"""Metropolis-adjusted Langevin algorithm: BlackJAX's ``mala`` for ``numpyro.infer.MCMC``.
 
@@ -85,7 +65,7 @@ class MALA(PreconditionedKernel):
     True
     """
 
-    state_cls = MALAState
+    state_cls = MetropolisState
 
     def _transition(
         self,
@@ -105,10 +85,4 @@ class MALA(PreconditionedKernel):
             moved=info.is_accepted,
             diverging=info.acceptance_rate == 0,
             statistic=info.acceptance_rate,
-        )
-
-    def get_diagnostics_str(self, state: MALAState) -> str:
-        """Return what the progress bar says of one chain."""
-        return (
-            f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
         )

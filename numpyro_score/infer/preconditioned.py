@@ -76,7 +76,7 @@ class PreconditionedKernel(BlackJAXKernel):
     ) -> Transition:
         """Take one BlackJAX step from the origin, where log density and score are known."""
 
-    def _initial_carry(self, rng_key: Array, score: Array) -> dict[str, Array]:
+    def _initial_carry(self, rng_key: Array, score: Array) -> dict[str, Any]:
         """Return the ``carry_fields`` of one chain at its start."""
         return {}
 
@@ -108,7 +108,7 @@ class PreconditionedKernel(BlackJAXKernel):
             self._inverse_mass_matrix, gradient.shape[-1], self._dense_mass
         )
         score = -whitening.whiten_gradient(gradient)
-        carry: dict[str, Array] = {}
+        carry: dict[str, Any] = {}
         if self.carry_fields:
             rng_key, carry_key = split_key(rng_key)
             carry = vmap(self._initial_carry)(carry_key, score)
@@ -236,6 +236,12 @@ class PreconditionedKernel(BlackJAXKernel):
             evaluate = jax.vmap(evaluate, in_axes=(self._axes(),))
         energy, score = evaluate(state)
         return state._replace(potential_energy=energy, score=score)
+
+    def get_diagnostics_str(self, state: Any) -> str:
+        """Return what the progress bar says of one chain."""
+        return (
+            f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
+        )
 
     def _describe(self) -> list[str]:
         metric = "dense metric" if self._dense_mass else "diagonal metric"
