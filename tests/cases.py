@@ -122,21 +122,24 @@ SHORT_RUN = Langevin(num_steps=3)
 
 
 class KernelCase(NamedTuple):
-    """A kernel, with its options that make it as exact as it can be."""
+    """A kernel, with its options that make it as exact as it can be.
+
+    ``products``: matrix products of a dense metric for each gradient.
+    """
 
     make: Callable[..., Any]
-    exact: bool
-    statistic: str
+    exact: bool = True
+    statistic: str = "accept_prob"
+    products: int = 2
 
 
 KERNELS: dict[str, KernelCase] = {
-    "mala": KernelCase(infer.MALA, True, "accept_prob"),
-    "mala_dense": KernelCase(
-        lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, **k}), True, "accept_prob"
-    ),
-    "ula": KernelCase(infer.ULA, False, "energy_error"),
-    "barker": KernelCase(infer.Barker, True, "accept_prob"),
-    "ghmc": KernelCase(infer.GHMC, True, "accept_prob"),
-    "hmc": KernelCase(lambda *a, **k: infer.HMC(*a, num_steps=4, **k), True, "accept_prob"),
-    "nuts": KernelCase(infer.NUTS, True, "accept_prob"),
+    "mala": KernelCase(infer.MALA),
+    "mala_dense": KernelCase(lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, **k})),
+    "ula": KernelCase(infer.ULA, exact=False, statistic="energy_error"),
+    "barker": KernelCase(infer.Barker),
+    # A trajectory is placed once more where it ends.
+    "ghmc": KernelCase(infer.GHMC, products=3),
+    "hmc": KernelCase(lambda *a, **k: infer.HMC(*a, num_steps=4, **k), products=3),
+    "nuts": KernelCase(infer.NUTS, products=3),
 }

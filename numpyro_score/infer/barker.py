@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from blackjax.mcmc import barker
 from numpyro.infer import init_to_uniform
@@ -14,6 +15,26 @@ from numpyro_score.infer._state import MetropolisState
 from numpyro_score.infer._transition import Origin, Transition
 from numpyro_score.infer.preconditioned import PreconditionedKernel
 from numpyro_score.infer.registry import register_kernel
+
+# BlackJAX computes log(1 + exp(ξ s)), which overflows in float32 for ξ s > 88: the ratio is then
+# inf - inf, and a chain that starts far out would stay there. A move ξ is below 5.6 ε in float32.
+_STEEPEST = 15.0
+
+
+@jax.custom_vjp
+def _bound_gradient(v: Array, bound: Array) -> Array:
+    """Return ``v``; its gradient is kept within ``bound``.
+
+    Any field may steer the proposal, as long as both directions see the same one. Where ε s is
+    above 15 the direction is certain anyway.
+    """
+    return v
+
+
+_bound_gradient.defvjp(
+    lambda v, bound: (v, bound),
+    lambda bound, gradient: (jnp.clip(gradient, -bound, bound), jnp.zeros_like(bound)),
+)
 
 
 @register_kernel(
@@ -84,9 +105,14 @@ class Barker(PreconditionedKernel):
         step_size: Array,
         in_warmup: Array,
     ) -> Transition:
-        start = barker.BarkerState(jnp.zeros_like(origin.score), origin.logdensity, origin.score)
-        state, info = barker.build_kernel()(rng_key, start, logdensity_fn, step_size)
-        # BlackJAX's ratio is inf - inf where a move back is impossible in floating point.
+        bound = _STEEPEST / step_size
+        score = jnp.clip(origin.score, -bound, bound)
+        start = barker.BarkerState(jnp.zeros_like(score), origin.logdensity, score)
+
+        def bounded_logdensity_fn(v: Array) -> Array:
+            return logdensity_fn(_bound_gradient(v, bound))
+
+        state, info = barker.build_kernel()(rng_key, start, bounded_logdensity_fn, step_size)
         accept_prob = jnp.nan_to_num(info.acceptance_rate)
         return Transition(
             step=state.position,
