@@ -143,3 +143,10 @@ KERNELS: dict[str, KernelCase] = {
     "hmc": KernelCase(lambda *a, **k: infer.HMC(*a, num_steps=4, **k), products=3),
     "nuts": KernelCase(infer.NUTS, products=3),
 }
+
+# Kernels that tune several chains together, and so cannot run one.
+POOLED = {
+    "mala_pooled": KernelCase(
+        lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, "adaptation": "pooled", **k})
+    ),
+}

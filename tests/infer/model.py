@@ -10,9 +10,10 @@ import pytest
 from numpyro.infer import MCMC
 
 from numpyro_score.distributions import EnergyDistribution
-from tests.cases import KERNELS
+from tests.cases import KERNELS, POOLED
 
 CASES = pytest.mark.parametrize("name", KERNELS)
+CASES_OF_SEVERAL_CHAINS = pytest.mark.parametrize("name", [*KERNELS, *POOLED])
 Y = np.array([1.0, 2.0, 4.0], np.float32)
 
 
@@ -27,5 +28,5 @@ def model(y):
 
 def make_mcmc(name, *, model=model, num_chains=1, chain_method="vectorized", **options):
     options = {"num_warmup": 60, "num_samples": 40, "progress_bar": False} | options
-    kernel = KERNELS[name].make(model)
+    kernel = (KERNELS | POOLED)[name].make(model)
     return MCMC(kernel, num_chains=num_chains, chain_method=chain_method, **options)

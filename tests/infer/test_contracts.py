@@ -16,7 +16,7 @@ from numpyro.infer.gibbs import discrete_latent_sites
 
 from numpyro_score.distributions import ScoreDistribution
 from tests.cases import KERNELS
-from tests.infer.model import CASES, Y, make_mcmc
+from tests.infer.model import CASES, CASES_OF_SEVERAL_CHAINS, Y, make_mcmc
 from tests.statistics import Moments, assert_recovers
 
 
@@ -62,7 +62,7 @@ def test_every_chain_method_with_and_without_starts(name, chain_method, num_chai
     np.testing.assert_allclose(still.get_samples()["loc"], 3.0, atol=1e-3)
 
 
-@CASES
+@CASES_OF_SEVERAL_CHAINS
 def test_typed_and_legacy_keys_give_the_same_draws(name):
     mcmc = make_mcmc(name, num_chains=2)
     mcmc.run(random.key(3), Y)
@@ -102,7 +102,7 @@ def test_no_key_is_used_twice(name, monkeypatch):
 # -- runs that go on ---------------------------------------------------------------------------
 
 
-@CASES
+@CASES_OF_SEVERAL_CHAINS
 def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped(name):
     whole = make_mcmc(name, num_chains=2, num_samples=20)
     whole.run(random.key(0), Y)

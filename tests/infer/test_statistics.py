@@ -16,7 +16,7 @@ from numpyro.infer.util import transform_fn
 
 from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
 from numpyro_score.infer import MALA, ULA
-from tests.cases import KERNELS
+from tests.cases import KERNELS, POOLED
 from tests.statistics import Moments, assert_recovers
 
 # Shifted, anisotropic (standard deviations 10, 1, .1) and correlated.
@@ -76,11 +76,11 @@ def assert_model_recovered(draws):
 
 
 @pytest.mark.parametrize("model", [exact_model, energy_model, score_model])
-@pytest.mark.parametrize("name", [k for k, case in KERNELS.items() if case.exact])
+@pytest.mark.parametrize("name", [k for k, case in (KERNELS | POOLED).items() if case.exact])
 def test_exact_kernels_recover_shifted_anisotropic_and_skewed_targets(name, model):
     # The diagonal metric cannot undo a correlation of 0.8: same steps, less information.
-    num_samples = 3000 if "dense" in name else 8000
-    assert_model_recovered(run(KERNELS[name].make(model), num_samples=num_samples))
+    num_samples = 3000 if "dense" in name or name in POOLED else 8000
+    assert_model_recovered(run((KERNELS | POOLED)[name].make(model), num_samples=num_samples))
 
 
 def test_ula_has_the_bias_that_its_docstring_states():
