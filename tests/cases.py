@@ -124,13 +124,15 @@ SHORT_RUN = Langevin(num_steps=3)
 class KernelCase(NamedTuple):
     """A kernel, with its options that make it as exact as it can be.
 
-    ``products``: matrix products of a dense metric for each gradient.
+    ``gradients``: of the model, in a step or in a leapfrog step. ``products``: matrix products of a
+    dense metric for each of them, None without a dense metric.
     """
 
     make: Callable[..., Any]
     exact: bool = True
     statistic: str = "accept_prob"
-    products: int = 2
+    gradients: int = 1
+    products: int | None = 2
 
 
 KERNELS: dict[str, KernelCase] = {
@@ -142,6 +144,10 @@ KERNELS: dict[str, KernelCase] = {
     "ghmc": KernelCase(infer.GHMC, products=3),
     "hmc": KernelCase(lambda *a, **k: infer.HMC(*a, num_steps=4, **k), products=3),
     "nuts": KernelCase(infer.NUTS, products=3),
+    "mclmc": KernelCase(
+        infer.MCLMC, exact=False, statistic="energy_error", gradients=2, products=None
+    ),
+    "adjusted_mclmc": KernelCase(infer.AdjustedMCLMC, gradients=2, products=None),
 }
 
 # Kernels that tune several chains together, and so cannot run one.

@@ -1,13 +1,16 @@
 """BlackJAX's Langevin kernels for ``numpyro.infer.MCMC``, and checks of the models they sample."""
 
+from numpyro_score.infer._microcanonical import TrajectoryTuning
 from numpyro_score.infer._state import MetropolisState, MomentumState, TrajectoryState
 from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.adapter import BlackJAXKernel
+from numpyro_score.infer.adjusted_mclmc import AdjustedMCLMC, AdjustedMCLMCState
 from numpyro_score.infer.algorithm import AlgorithmKernel, AlgorithmState, kernel_from_algorithm
 from numpyro_score.infer.barker import Barker
 from numpyro_score.infer.ghmc import GHMC
 from numpyro_score.infer.hmc import HMC
 from numpyro_score.infer.mala import MALA
+from numpyro_score.infer.mclmc import MCLMC, MCLMCState
 from numpyro_score.infer.model_checks import DoublyIntractableError, ModelError, check_model
 from numpyro_score.infer.nuts import NUTS
 from numpyro_score.infer.preconditioned import PreconditionedKernel
@@ -22,6 +25,8 @@ from numpyro_score.infer.ula import ULA, ULAState
 
 __all__ = [
     "AdaptState",
+    "AdjustedMCLMC",
+    "AdjustedMCLMCState",
     "AlgorithmKernel",
     "AlgorithmState",
     "Barker",
@@ -32,12 +37,15 @@ __all__ = [
     "KernelInfo",
     "KernelTable",
     "MALA",
+    "MCLMC",
+    "MCLMCState",
     "MetropolisState",
     "ModelError",
     "MomentumState",
     "NUTS",
     "PreconditionedKernel",
     "TrajectoryState",
+    "TrajectoryTuning",
     "ULA",
     "ULAState",
     "available_kernels",

@@ -12,6 +12,9 @@ from numpyro_score.infer._state import TrajectoryState
 from numpyro_score.infer._transition import Transition
 from numpyro_score.infer.preconditioned import PreconditionedKernel
 
+# A step size that went astray must not make one step last for hours.
+MAX_STEPS = 1024
+
 
 class TrajectoryKernel(PreconditionedKernel):
     """Kernel that takes many gradients a step, and says how many."""

@@ -10,13 +10,18 @@ from typing import Any, ClassVar
 import jax
 from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.util import identity
+from numpyro.util import identity, is_prng_key
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_target
 from numpyro_score.infer._initialization import check_start
 from numpyro_score.infer._keys import split_key
-from numpyro_score.infer._target import Target, model_target, potential_target
+from numpyro_score.infer._target import (
+    Target,
+    flat_value_and_grad,
+    model_target,
+    potential_target,
+)
 
 _CLOSURES = ("_sample_fn", "_target")
 
@@ -136,9 +141,22 @@ class BlackJAXKernel(MCMCKernel):
             return identity
         return self._target.constrain_fn(model_args, model_kwargs)
 
-    @abstractmethod
+    def _score(self, state: Any, gradient: Array) -> Array:
+        """Return the ``score`` of one chain from the flat gradient of its potential."""
+        return -gradient
+
     def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return ``state`` with the potential and score of its position under new arguments."""
+        potential_fn = self._initialized().potential_fn(model_args, model_kwargs)
+
+        def evaluate(state: Any) -> tuple[Array, Array]:
+            energy, gradient = flat_value_and_grad(potential_fn, state.z)
+            return energy, self._score(state, gradient)
+
+        if not is_prng_key(state.rng_key):
+            evaluate = jax.vmap(evaluate, in_axes=(self._axes(),))
+        energy, score = evaluate(state)
+        return state._replace(potential_energy=energy, score=score)
 
     def wrap_model(self, wrapper: Callable[..., Any]) -> BlackJAXKernel:
         """Return a copy of this kernel whose model is ``wrapper(self.model)``."""

@@ -12,11 +12,9 @@ from numpyro.infer import init_to_uniform
 
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._trajectory import TrajectoryKernel
+from numpyro_score.infer._trajectory import MAX_STEPS, TrajectoryKernel
 from numpyro_score.infer._transition import Origin, Transition
 from numpyro_score.infer.registry import register_kernel
-
-_MAX_STEPS = 1024
 
 
 @register_kernel(
@@ -93,7 +91,7 @@ class HMC(TrajectoryKernel):
     ) -> Transition:
         num_steps: int | Array | None = self._num_steps
         if num_steps is None:
-            num_steps = jnp.clip(self._trajectory_length / step_size, 1, _MAX_STEPS).astype(int)
+            num_steps = jnp.clip(self._trajectory_length / step_size, 1, MAX_STEPS).astype(int)
         start = hmc.HMCState(jnp.zeros_like(origin.score), origin.logdensity, origin.score)
         identity = jnp.ones_like(origin.score)
         state, info = hmc.build_kernel()(

@@ -224,18 +224,8 @@ class PreconditionedKernel(BlackJAXKernel):
             return adapt_alone(adapt_state, seen)
         return jax.vmap(adapt_alone)(adapt_state, seen)
 
-    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
-        """Return ``state`` with the potential and score of its position under new arguments."""
-        potential_fn = self._initialized().potential_fn(model_args, model_kwargs)
-
-        def evaluate(state: Any) -> tuple[Array, Array]:
-            energy, gradient = flat_value_and_grad(potential_fn, state.z)
-            return energy, -state.adapt_state.whitening.whiten_gradient(gradient)
-
-        if not is_prng_key(state.rng_key):
-            evaluate = jax.vmap(evaluate, in_axes=(self._axes(),))
-        energy, score = evaluate(state)
-        return state._replace(potential_energy=energy, score=score)
+    def _score(self, state: Any, gradient: Array) -> Array:
+        return -state.adapt_state.whitening.whiten_gradient(gradient)
 
     def get_diagnostics_str(self, state: Any) -> str:
         """Return what the progress bar says of one chain."""

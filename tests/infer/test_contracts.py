@@ -83,7 +83,7 @@ def test_thinning_keeps_every_second_draw(name):
 def test_no_key_is_used_twice(name, monkeypatch):
     mcmc = make_mcmc(name)
     kernel = mcmc.sampler
-    state = kernel.init(random.key(0), 100, None, (Y,), {})
+    state = kernel.init(random.key(0), 0, None, (Y,), {})
     used = []
     transition = type(kernel)._transition
 
@@ -130,6 +130,7 @@ def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped(name):
 def test_jit_model_args_follows_the_second_data_set(name, num_chains):
     def shift_model(y):
         loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
+        numpyro.sample("other", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(loc, 0.1).expand([50]).to_event(1), obs=y)
 
     mcmc = make_mcmc(
