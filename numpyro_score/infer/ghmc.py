@@ -116,8 +116,8 @@ class GHMC(PreconditionedKernel):
         state, info = ghmc.build_kernel()(
             rng_key, start, logdensity_fn, step_size, ones, alpha, delta
         )
-        # Where it rejects, BlackJAX computes 0 · exp(-ΔE), which is NaN for an infinite ΔE and
-        # would reject all steps to come. A rejection leaves the slice where it was shifted to.
+        # Where it rejects, BlackJAX computes 0 · exp(ΔE): NaN for a large ΔE, unless XLA sees the
+        # zero, and a NaN rejects all steps to come. A rejection leaves the slice where it is.
         shifted = (start.slice + 1 + delta) % 2 - 1
         return Transition(
             step=state.position,
