@@ -1,10 +1,11 @@
-"""Time our MALA inside NumPyro's MCMC against its neighbours and against its floor.
+"""Time the kernels inside NumPyro's MCMC against its own, and MALA against its floor.
 
 One table from one interleaved run: in each repeat every contestant runs once, in an order that
-rotates, and ratios are taken within a repeat. About 12 minutes on two idle cores; `--quick` is a
-rehearsal whose numbers mean little.
+rotates, and ratios are taken within a repeat. About 4 minutes for a target and a number of chains
+on two idle cores; `--quick` is a rehearsal whose numbers mean little.
 
-    python examples/benchmarks/kernels.py [--quick] [--targets logistic] [--chains 4] [--json FILE]
+    python examples/benchmarks/kernels.py [--quick] [--targets logistic] [--chains 4 64]
+                                          [--kernels MALA NUTS] [--json FILE]
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ import argparse
 import json
 from typing import NamedTuple
 
-from contestants import build
+from entrants import ENTRANTS, REFERENCES, build
 from measure import measure
 from report import Results, environment, print_goals, print_table, rows
 from targets import TARGETS
 from tqdm import tqdm
-
-_CONTESTANTS = 9
 
 
 class Effort(NamedTuple):
@@ -38,7 +37,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a rehearsal of a few minutes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--chains", nargs="+", type=int, default=[1, 4, 64])
+    parser.add_argument("--kernels", nargs="+", choices=ENTRANTS, default=list(ENTRANTS))
+    parser.add_argument("--chains", nargs="+", type=int, default=[1, 4, 64, 512])
     parser.add_argument("--json", metavar="FILE", help="write the table there as well")
     return parser.parse_args()
 
@@ -46,7 +46,8 @@ def _parse_arguments() -> argparse.Namespace:
 def _run(options: argparse.Namespace, effort: Effort) -> Results:
     cells = len(options.targets) * len(options.chains)
     results: Results = {}
-    with tqdm(total=cells * _CONTESTANTS * (options.repeats + 1)) as bar:
+    runs = (len(options.kernels) + REFERENCES) * (options.repeats + 1)
+    with tqdm(total=cells * runs) as bar:
 
         def progress(what: str) -> None:
             bar.set_postfix_str(what)
@@ -56,9 +57,10 @@ def _run(options: argparse.Namespace, effort: Effort) -> Results:
             bar.set_description(f"{name}, building")
             target = TARGETS[name]()
             for chains in options.chains:
-                bar.set_description(f"{name}, {chains}, compilation and warm-up")
-                contestants = build(target, chains, effort.warmup)
                 bar.set_description(f"{name}, {chains}")
+                contestants = build(
+                    target, chains, effort.warmup, options.kernels, bar.set_postfix_str
+                )
                 results[target.name, chains] = measure(
                     contestants, options.repeats, effort.seconds, progress
                 )
