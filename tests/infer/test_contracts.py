@@ -71,6 +71,16 @@ def test_typed_and_legacy_keys_give_the_same_draws(name):
     assert same(typed, mcmc.get_samples())
 
 
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
+def test_keys_of_other_implementations(impl, chain_method):
+    mcmc = make_mcmc("mala", num_chains=2, chain_method=chain_method, num_warmup=300)
+    mcmc.run(random.key(3, impl=impl), Y)
+    draws = mcmc.get_samples(group_by_chain=True)["x"]
+    assert len(np.unique(draws[..., 0])) > 20, "both chains move, and apart"
+    assert not np.array_equal(draws[0], draws[1])
+
+
 @CASES
 def test_thinning_keeps_every_second_draw(name):
     all_draws, thinned = (make_mcmc(name, thinning=t) for t in (1, 2))
