@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_variances
 from numpyro_score.infer._burn_in import burn_in
 from numpyro_score.infer._keys import split_key
+from numpyro_score.infer._paths import choose_path
 from numpyro_score.infer._target import flat_value_and_grad
 from numpyro_score.infer.adapter import BlackJAXKernel
 
@@ -46,7 +47,12 @@ class MicrocanonicalKernel(BlackJAXKernel):
 
     A chain is handed to BlackJAX relative to where it is, so that the variances that the tuning
     takes from ``E[x²] - E[x]²`` do not drown in a float32 far from the origin.
+
+    Tuning is a run of many steps from one place, so that it always follows the anchored path.
     """
+
+    #: Whether it tests its position against one proposal, and ``path="local"`` is right for it.
+    two_points: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -58,6 +64,8 @@ class MicrocanonicalKernel(BlackJAXKernel):
         adapt_step_size: bool,
         adapt_mass_matrix: bool,
         init_strategy: Callable[..., Any],
+        path: str = "anchored",
+        path_nodes: int | None = None,
     ) -> None:
         super().__init__(model, potential_fn, init_strategy)
         for value, name in ((step_size, "step_size"), (L, "L")):
@@ -69,6 +77,7 @@ class MicrocanonicalKernel(BlackJAXKernel):
         self._inverse_mass_matrix = inverse_mass_matrix
         self._adapt_step_size = adapt_step_size
         self._adapt_mass_matrix = adapt_mass_matrix
+        self._path = choose_path(path, path_nodes, self.two_points, type(self).__name__)
 
     @abstractmethod
     def _initial_fields(self, rng_key: Array, score: Array) -> dict[str, Array]:
@@ -110,9 +119,9 @@ class MicrocanonicalKernel(BlackJAXKernel):
                 rng_key=rng_key,
                 **self._initial_fields(start_key, -gradient),
             )
-            if not self._tunes:
-                return state
-            state = self._tune_at_once(self._burn_in(state, potential_fn), potential_fn)
+            if self._tunes:
+                state = self._tune_at_once(self._burn_in(state, potential_fn), potential_fn)
+            state = state._replace(**self._path.enter(potential_fn, state.z))
             # A start that was not finite is told, wherever tuning has led.
             return state._replace(
                 potential_energy=jnp.where(jnp.isfinite(energy), state.potential_energy, energy)
@@ -159,12 +168,14 @@ class MicrocanonicalKernel(BlackJAXKernel):
 
     def _step(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
         rng_key, chain_key, step_key = jax.random.split(state.rng_key, 3)
-        logdensity_fn, place = _relative_to(state.z, potential_fn)
+        log_density = self._path.leave(potential_fn, state, remember=False)
+        logdensity_fn, place = _relative_to(state.z, log_density)
         chain = self._chain(chain_key, state)
         n = 1 + jnp.where(state.i < self._num_warmup, state.i, state.i - self._num_warmup)
         chain, report = self._transition(step_key, chain, logdensity_fn, state, n)
-        state = state._replace(i=state.i + 1)
-        return self._settled(state, chain, place, rng_key)._replace(**report)
+        state = self._settled(state._replace(i=state.i + 1), chain, place, rng_key)
+        moved = jnp.any(chain.position != 0)
+        return state._replace(**log_density.settle(chain.logdensity, moved, state.z), **report)
 
     @property
     def _num_tuning(self) -> int:
@@ -184,7 +195,7 @@ class MicrocanonicalKernel(BlackJAXKernel):
 
     def _tune_at_once(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
         rng_key, chain_key, tune_key = jax.random.split(state.rng_key, 3)
-        logdensity_fn, place = _relative_to(state.z, potential_fn)
+        logdensity_fn, place = _relative_to(state.z, lambda z: -potential_fn(z))
         initial = state.adapt_state
         chain, tuned = self._tune(
             tune_key,
@@ -209,15 +220,15 @@ class MicrocanonicalKernel(BlackJAXKernel):
 
 
 def _relative_to(
-    z: PyTree, potential_fn: Callable[[PyTree], Array]
+    z: PyTree, log_density: Callable[[PyTree], Array]
 ) -> tuple[LogDensity, Callable[[Array], PyTree]]:
-    """Return the log density as a function of the displacement from ``z``, and where that is."""
+    """Return a log density as a function of the displacement from ``z``, and where that is."""
     flat, unravel = ravel_pytree(z)
 
     def place(v: Array) -> PyTree:
         return unravel(flat + v)
 
-    return lambda v: -potential_fn(place(v)), place
+    return lambda v: log_density(place(v)), place
 
 
 def _unless_unsound(tuned: Array, initial: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._score_sites import Marks
 from numpyro_score.infer._warmup import AdaptState
 
 
@@ -13,7 +14,8 @@ class MetropolisState(NamedTuple):
 
     - **i** - steps so far, warm-up included.
     - **z** - unconstrained values at the latent sites.
-    - **potential_energy** - potential energy at ``z``.
+    - **potential_energy** - potential energy at ``z``; with ``path="local"``, that of the sites
+      that have a density.
     - **score** - gradient of the log density in whitened coordinates, Lᵀ ∇ log p(z), flat.
     - **accept_prob** - acceptance probability of the last proposal.
     - **mean_accept_prob** - its mean since the start of warm-up, or of sampling.
@@ -22,6 +24,8 @@ class MetropolisState(NamedTuple):
       not finite; for a Hamiltonian one, the energy error was above 1,000.
     - **adapt_state** - :class:`AdaptState`: ``step_size``, ``inverse_mass_matrix``.
     - **rng_key** - key of the next step.
+    - **site_scores** - value and score at each score site, where ``path="local"`` starts;
+      empty otherwise.
     """
 
     i: Array
@@ -33,6 +37,7 @@ class MetropolisState(NamedTuple):
     diverging: Array
     adapt_state: AdaptState
     rng_key: Array
+    site_scores: Marks = {}  # noqa: RUF012
 
 
 class TrajectoryState(NamedTuple):
@@ -53,6 +58,7 @@ class TrajectoryState(NamedTuple):
     num_steps: Array
     adapt_state: AdaptState
     rng_key: Array
+    site_scores: Marks = {}  # noqa: RUF012
 
 
 class MomentumState(NamedTuple):
@@ -73,3 +79,4 @@ class MomentumState(NamedTuple):
     slice: Array
     adapt_state: AdaptState
     rng_key: Array
+    site_scores: Marks = {}  # noqa: RUF012

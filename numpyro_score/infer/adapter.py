@@ -16,12 +16,8 @@ from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_target
 from numpyro_score.infer._initialization import check_start
 from numpyro_score.infer._keys import split_key
-from numpyro_score.infer._target import (
-    Target,
-    flat_value_and_grad,
-    model_target,
-    potential_target,
-)
+from numpyro_score.infer._paths import AnchoredPath, LocalPath
+from numpyro_score.infer._target import Target, model_target, potential_target
 
 _CLOSURES = ("_sample_fn", "_target")
 
@@ -37,6 +33,7 @@ class BlackJAXKernel(MCMCKernel):
 
     state_cls: ClassVar[Any]
     sample_field = "z"
+    _path: AnchoredPath | LocalPath = AnchoredPath()
 
     def __init__(
         self,
@@ -55,6 +52,10 @@ class BlackJAXKernel(MCMCKernel):
 
     def _prepare(self, rng_key: Array) -> None:
         """Refuse what this kernel cannot run, before anything is computed."""
+
+    def _check_model(self, model_args: tuple, model_kwargs: dict[str, Any]) -> None:
+        """Refuse a model that :func:`check_model` takes and this kernel cannot sample."""
+        self._path.check_model(self._model, model_args, model_kwargs)
 
     @abstractmethod
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:
@@ -108,6 +109,7 @@ class BlackJAXKernel(MCMCKernel):
             self._target, z = model_target(
                 init_key, self._model, self._init_strategy, init_params, model_args, model_kwargs
             )
+        self._check_model(model_args, model_kwargs)
         potential_fn = self._target.potential_fn(model_args, model_kwargs)
         # Compiled as a whole: one by one, its operations would each be compiled on their own.
         state = jax.jit(lambda rng_key, z: self._start(rng_key, z, potential_fn))(rng_key, z)
@@ -149,14 +151,14 @@ class BlackJAXKernel(MCMCKernel):
         """Return ``state`` with the potential and score of its position under new arguments."""
         potential_fn = self._initialized().potential_fn(model_args, model_kwargs)
 
-        def evaluate(state: Any) -> tuple[Array, Array]:
-            energy, gradient = flat_value_and_grad(potential_fn, state.z)
-            return energy, self._score(state, gradient)
+        def evaluate(state: Any) -> tuple[dict[str, Any], Array]:
+            fields, gradient = self._path.evaluate(potential_fn, state.z)
+            return fields, self._score(state, gradient)
 
         if not is_prng_key(state.rng_key):
             evaluate = jax.vmap(evaluate, in_axes=(self._axes(),))
-        energy, score = evaluate(state)
-        return state._replace(potential_energy=energy, score=score)
+        fields, score = evaluate(state)
+        return state._replace(score=score, **fields)
 
     def wrap_model(self, wrapper: Callable[..., Any]) -> BlackJAXKernel:
         """Return a copy of this kernel whose model is ``wrapper(self.model)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from blackjax.adaptation.adjusted_mclmc_adaptation import adjusted_mclmc_find_L_and_step_size
@@ -15,6 +15,7 @@ from numpyro.infer import init_to_uniform
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_probability
 from numpyro_score.infer._microcanonical import LogDensity, MicrocanonicalKernel, TrajectoryTuning
+from numpyro_score.infer._score_sites import Marks
 from numpyro_score.infer._trajectory import MAX_STEPS
 from numpyro_score.infer.registry import register_kernel
 
@@ -40,6 +41,7 @@ class AdjustedMCLMCState(NamedTuple):
     num_steps: Array
     adapt_state: TrajectoryTuning
     rng_key: Array
+    site_scores: Marks = {}  # noqa: RUF012
 
 
 @register_kernel(
@@ -62,6 +64,7 @@ class AdjustedMCLMC(MicrocanonicalKernel):
     Hamiltonian Monte Carlo".
 
     :param target_accept_prob: mean acceptance that the step size is tuned to.
+    :param path: see :class:`MALA`, likewise ``path_nodes``. Tuning is anchored all the same.
 
     The other parameters are those of :class:`MCLMC`.
 
@@ -71,6 +74,7 @@ class AdjustedMCLMC(MicrocanonicalKernel):
     """
 
     state_cls = AdjustedMCLMCState
+    two_points = True
 
     def __init__(
         self,
@@ -83,6 +87,9 @@ class AdjustedMCLMC(MicrocanonicalKernel):
         adapt_mass_matrix: bool = True,
         target_accept_prob: float = 0.9,
         init_strategy: Callable[..., Any] = init_to_uniform,
+        *,
+        path: Literal["anchored", "local"] = "anchored",
+        path_nodes: int | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -93,6 +100,8 @@ class AdjustedMCLMC(MicrocanonicalKernel):
             adapt_step_size,
             adapt_mass_matrix,
             init_strategy,
+            path,
+            path_nodes,
         )
         check_probability(target_accept_prob, "target_accept_prob")
         self._target_accept_prob = target_accept_prob

@@ -69,6 +69,7 @@ class Barker(PreconditionedKernel):
     """
 
     state_cls = MetropolisState
+    two_points = True
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class Barker(PreconditionedKernel):
         init_strategy: Callable[..., Any] = init_to_uniform,
         *,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
+        path: Literal["anchored", "local"] = "anchored",
+        path_nodes: int | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -95,6 +98,8 @@ class Barker(PreconditionedKernel):
             target_accept_prob,
             init_strategy,
             adaptation=adaptation,
+            path=path,
+            path_nodes=path_nodes,
         )
 
     def _transition(

@@ -55,6 +55,7 @@ class GHMC(PreconditionedKernel):
     """
 
     state_cls = MomentumState
+    two_points = True
     carry_fields = ("momentum", "slice")
     one_evaluation = False  # BlackJAX's loop of one leapfrog step is a loop all the same
 
@@ -72,6 +73,8 @@ class GHMC(PreconditionedKernel):
         *,
         damping: float = 1.0,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
+        path: Literal["anchored", "local"] = "anchored",
+        path_nodes: int | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -84,6 +87,8 @@ class GHMC(PreconditionedKernel):
             target_accept_prob,
             init_strategy,
             adaptation=adaptation,
+            path=path,
+            path_nodes=path_nodes,
         )
         check_positive(damping, "damping")
         self._damping = damping

@@ -44,6 +44,8 @@ class HMC(TrajectoryKernel):
     HMC(<lambda>, diagonal metric)
     """
 
+    two_points = True
+
     def __init__(
         self,
         model: Callable[..., Any] | None = None,
@@ -59,6 +61,8 @@ class HMC(TrajectoryKernel):
         init_strategy: Callable[..., Any] = init_to_uniform,
         *,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
+        path: Literal["anchored", "local"] = "anchored",
+        path_nodes: int | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -71,6 +75,8 @@ class HMC(TrajectoryKernel):
             target_accept_prob,
             init_strategy,
             adaptation=adaptation,
+            path=path,
+            path_nodes=path_nodes,
         )
         if num_steps is not None and trajectory_length is not None:
             raise ValueError("Only one of `num_steps` or `trajectory_length` can be specified.")

@@ -32,7 +32,8 @@ class NUTS(TrajectoryKernel):
 
     :param max_tree_depth: a trajectory takes at most ``2**max_tree_depth`` gradients.
 
-    The other parameters are those of :class:`MALA`.
+    The other parameters are those of :class:`MALA`, without ``path``: a tree weighs all its points
+    against each other, and the local rule compares two.
 
     >>> from numpyro_score.infer import NUTS
     >>> NUTS(potential_fn=lambda z: 0.5 * z**2, dense_mass=True)

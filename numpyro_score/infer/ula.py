@@ -60,7 +60,8 @@ class ULA(PreconditionedKernel):
     **References:** Roberts & Tweedie (1996); Durmus & Moulines (2017), "Nonasymptotic
     convergence analysis for the unadjusted Langevin algorithm".
 
-    The parameters are those of :class:`MALA`.
+    The parameters are those of :class:`MALA`, without ``path``: nothing is tested once warm-up is
+    over.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro.infer import MCMC
