@@ -1,4 +1,4 @@
-"""Print the table, and the same as JSON."""
+"""The table: printed, as JSON, and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from contestants import FLOOR
-from entrants import BARE, HMC_ONE, NUTS, OF_OURS, OURS, OURS_DENSE
+from entrants import BARE, ENTRANTS, HMC_ONE, NUTS, OF_OURS, OURS, OURS_DENSE
 from measure import Measurement
 
 _HEADER = (
@@ -117,6 +117,33 @@ def _print_gain(goal: str, one: Measurement, other: Measurement, least: float) -
         return
     gain = _spread(one.ess_per_second() / other.ess_per_second())
     print(f"    {goal}: {_interval(gain)} {_verdict(gain[0] >= least)}")
+
+
+def markdown(results: Results) -> str:
+    """Return a table for each number of chains: ESS per second with warm-up, kernels by targets."""
+    tables = []
+    for chains in sorted({chains for _, chains in results}):
+        cells = {target: results[target, n] for target, n in results if n == chains}
+        by_kernel = {t: {m.contestant.name: m for m in ms} for t, ms in cells.items()}
+        kernels = list(dict.fromkeys(n for row in by_kernel.values() for n in row if n in ENTRANTS))
+        lines = [
+            f"| {chains} chain{'s' if chains > 1 else ''} | " + " | ".join(cells) + " |",
+            "|---" + "|---:" * len(cells) + "|",
+        ]
+        for kernel in kernels:
+            values = [_markdown_cell(by_kernel[target].get(kernel)) for target in cells]
+            lines.append(f"| {kernel} | " + " | ".join(values) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _markdown_cell(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return ""
+    if measurement.unhealthy:
+        return f"– ({measurement.r_hat:.2f})"
+    value = measurement.ess_per_second_with_warmup()
+    return f"{_short(value)} ({measurement.r_hat:.3f})"
 
 
 def _verdict(met: bool) -> str:
