@@ -14,6 +14,9 @@ from tests.cases import KERNELS, POOLED
 
 CASES = pytest.mark.parametrize("name", KERNELS)
 CASES_OF_SEVERAL_CHAINS = pytest.mark.parametrize("name", [*KERNELS, *POOLED])
+# One kernel of each kind of state. What the base classes alone decide is not asked of the others.
+FAMILIES = ["mala", "ghmc", "mclmc"]
+CASES_BY_FAMILY = pytest.mark.parametrize("name", FAMILIES)
 Y = np.array([1.0, 2.0, 4.0], np.float32)
 
 

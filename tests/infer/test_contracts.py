@@ -15,8 +15,15 @@ from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
 from numpyro.infer.gibbs import discrete_latent_sites
 
 from numpyro_score.distributions import ScoreDistribution
-from tests.cases import KERNELS
-from tests.infer.model import CASES, CASES_OF_SEVERAL_CHAINS, Y, make_mcmc
+from tests.cases import KERNELS, POOLED
+from tests.infer.model import (
+    CASES,
+    CASES_BY_FAMILY,
+    CASES_OF_SEVERAL_CHAINS,
+    FAMILIES,
+    Y,
+    make_mcmc,
+)
 from tests.statistics import Moments, assert_recovers
 
 
@@ -29,10 +36,14 @@ def same(a, b):
 # -- chains, keys, starts ----------------------------------------------------------------------
 
 
-@CASES
 @pytest.mark.parametrize(
-    ("chain_method", "num_chains"),
-    [("sequential", 1), ("sequential", 2), ("vectorized", 3), (jax.vmap, 2)],
+    ("name", "chain_method", "num_chains"),
+    [(name, "vectorized", 3) for name in KERNELS]
+    + [
+        (name, *chains)
+        for name in FAMILIES
+        for chains in (("sequential", 1), ("sequential", 2), (jax.vmap, 2))
+    ],
 )
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")  # NumPyro's, under vmap
 def test_every_chain_method_with_and_without_starts(name, chain_method, num_chains):
@@ -62,7 +73,7 @@ def test_every_chain_method_with_and_without_starts(name, chain_method, num_chai
     np.testing.assert_allclose(still.get_samples()["loc"], 3.0, atol=1e-3)
 
 
-@CASES_OF_SEVERAL_CHAINS
+@pytest.mark.parametrize("name", [*FAMILIES, *POOLED])
 def test_typed_and_legacy_keys_give_the_same_draws(name):
     mcmc = make_mcmc(name, num_chains=2)
     mcmc.run(random.key(3), Y)
@@ -81,7 +92,7 @@ def test_keys_of_other_implementations(impl, chain_method):
     assert not np.array_equal(draws[0], draws[1])
 
 
-@CASES
+@CASES_BY_FAMILY
 def test_thinning_keeps_every_second_draw(name):
     all_draws, thinned = (make_mcmc(name, thinning=t) for t in (1, 2))
     all_draws.run(random.key(0), Y)
@@ -135,8 +146,9 @@ def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped(name):
         np.testing.assert_allclose(joined[site], draws, rtol=1e-3, atol=1e-4)
 
 
-@CASES
-@pytest.mark.parametrize("num_chains", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "num_chains"), [(name, 2) for name in KERNELS] + [(name, 1) for name in FAMILIES]
+)
 def test_jit_model_args_follows_the_second_data_set(name, num_chains):
     def shift_model(y):
         loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
@@ -156,7 +168,7 @@ def test_jit_model_args_follows_the_second_data_set(name, num_chains):
         assert abs(mcmc.get_samples()["loc"].mean() - loc) < 0.1
 
 
-@CASES
+@CASES_BY_FAMILY
 def test_initialized_once_for_several_runs(name, monkeypatch):
     mcmc = make_mcmc(name)
     mcmc.warmup(random.key(0), Y)
@@ -170,7 +182,7 @@ def test_initialized_once_for_several_runs(name, monkeypatch):
     assert calls == []
 
 
-@CASES
+@CASES_BY_FAMILY
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
 def test_no_tracer_stays_on_the_kernel(name):
     mcmc = make_mcmc(name, num_chains=2, chain_method=jax.vmap)
@@ -182,8 +194,9 @@ def test_no_tracer_stays_on_the_kernel(name):
 # -- other inputs ------------------------------------------------------------------------------
 
 
-@CASES
-@pytest.mark.parametrize("num_chains", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "num_chains"), [(name, 2) for name in KERNELS] + [(name, 1) for name in FAMILIES]
+)
 def test_potential_fn_of_any_pytree(name, num_chains):
     def potential_fn(z):
         return 0.5 * (z[0] ** 2 + jnp.sum((z[1]["b"] - 1) ** 2))

@@ -192,7 +192,7 @@ def test_float32_is_enough_in_ten_thousand_dimensions():
     kernel = MALA(potential_fn=lambda z: -dist.Normal(2.0, 3.0).log_prob(z).sum(), step_size=0.3)
     mcmc = MCMC(
         kernel,
-        num_warmup=500,
+        num_warmup=1000,
         num_samples=1500,
         num_chains=2,
         chain_method="vectorized",
