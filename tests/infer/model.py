@@ -13,9 +13,9 @@ from numpyro_score.distributions import EnergyDistribution
 from tests.cases import KERNELS, POOLED
 
 CASES = pytest.mark.parametrize("name", KERNELS)
-CASES_OF_SEVERAL_CHAINS = pytest.mark.parametrize("name", [*KERNELS, *POOLED])
-# One kernel of each kind of state. What the base classes alone decide is not asked of the others.
+# What the base classes alone decide is asked of one kernel of each kind, not of all.
 FAMILIES = ["mala", "ghmc", "mclmc"]
+ONE_OF_EACH_STATE = ["mala", "ula", "ghmc", "hmc", "mclmc"]
 CASES_BY_FAMILY = pytest.mark.parametrize("name", FAMILIES)
 Y = np.array([1.0, 2.0, 4.0], np.float32)
 

@@ -19,8 +19,8 @@ from tests.cases import KERNELS, POOLED
 from tests.infer.model import (
     CASES,
     CASES_BY_FAMILY,
-    CASES_OF_SEVERAL_CHAINS,
     FAMILIES,
+    ONE_OF_EACH_STATE,
     Y,
     make_mcmc,
 )
@@ -123,7 +123,7 @@ def test_no_key_is_used_twice(name, monkeypatch):
 # -- runs that go on ---------------------------------------------------------------------------
 
 
-@CASES_OF_SEVERAL_CHAINS
+@pytest.mark.parametrize("name", [*ONE_OF_EACH_STATE, *POOLED])
 def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped(name):
     whole = make_mcmc(name, num_chains=2, num_samples=20)
     whole.run(random.key(0), Y)
@@ -146,9 +146,7 @@ def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped(name):
         np.testing.assert_allclose(joined[site], draws, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "num_chains"), [(name, 2) for name in KERNELS] + [(name, 1) for name in FAMILIES]
-)
+@pytest.mark.parametrize(("name", "num_chains"), [("mala", 1), *((name, 2) for name in KERNELS)])
 def test_jit_model_args_follows_the_second_data_set(name, num_chains):
     def shift_model(y):
         loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
@@ -194,9 +192,7 @@ def test_no_tracer_stays_on_the_kernel(name):
 # -- other inputs ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "num_chains"), [(name, 2) for name in KERNELS] + [(name, 1) for name in FAMILIES]
-)
+@pytest.mark.parametrize(("name", "num_chains"), [("mala", 1), *((name, 2) for name in FAMILIES)])
 def test_potential_fn_of_any_pytree(name, num_chains):
     def potential_fn(z):
         return 0.5 * (z[0] ** 2 + jnp.sum((z[1]["b"] - 1) ** 2))
@@ -219,7 +215,7 @@ def test_potential_fn_of_any_pytree(name, num_chains):
         mcmc.run(random.key(0))
 
 
-@CASES
+@CASES_BY_FAMILY
 def test_block_of_gibbs_beside_discrete_and_nuts(name):
     def mixture_model(y):
         k = numpyro.sample("k", dist.Bernoulli(0.3))
