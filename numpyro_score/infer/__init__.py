@@ -3,6 +3,7 @@
 from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.adapter import BlackJAXKernel
 from numpyro_score.infer.mala import MALA, MALAState
+from numpyro_score.infer.mcmc import MCMC
 from numpyro_score.infer.model_checks import DoublyIntractableError, ModelError, check_model
 from numpyro_score.infer.ula import ULA, ULAState
 
@@ -12,6 +13,7 @@ __all__ = [
     "DoublyIntractableError",
     "MALA",
     "MALAState",
+    "MCMC",
     "ModelError",
     "ULA",
     "ULAState",
