@@ -11,6 +11,7 @@ from numpyro_score.infer.ghmc import GHMC
 from numpyro_score.infer.hmc import HMC
 from numpyro_score.infer.mala import MALA
 from numpyro_score.infer.mclmc import MCLMC, MCLMCState
+from numpyro_score.infer.mcmc import MCMC
 from numpyro_score.infer.model_checks import DoublyIntractableError, ModelError, check_model
 from numpyro_score.infer.nuts import NUTS
 from numpyro_score.infer.preconditioned import PreconditionedKernel
@@ -39,6 +40,7 @@ __all__ = [
     "MALA",
     "MCLMC",
     "MCLMCState",
+    "MCMC",
     "MetropolisState",
     "ModelError",
     "MomentumState",
