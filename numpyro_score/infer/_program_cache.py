@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from numpyro.util import find_stack_level
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._programs import Programs, Setting, is_traceable
+from numpyro_score.infer._fresh_kernel import is_traceable
+from numpyro_score.infer._programs import Programs, Setting
 from numpyro_score.infer._run_arguments import RunArguments
 
 _MAX_PROGRAMS = 8

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from numpyro.infer import AIES, ESS, HMC, SA, BarkerMH, DiscreteGibbs, Gibbs
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import identity, nested_attrgetter
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._fresh_kernel import fresh
 from numpyro_score.infer._run_arguments import RunArguments
-from numpyro_score.infer.adapter import BlackJAXKernel
 
 _BUFFER_BYTES = 2**23
 _MAX_ROWS = 2**16
 _BLOCK = 256
-# Kernels that may be initialized inside a trace: all they remember is on themselves.
-_TRACEABLE = (BlackJAXKernel, HMC, SA, BarkerMH, AIES, ESS)
-_COMPOSITE = (Gibbs, DiscreteGibbs)
 
 
 class Tally(NamedTuple):
@@ -238,39 +233,6 @@ def _batched(fn: Callable[[PyTree], PyTree], size: int) -> Callable[[PyTree], Py
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), fn(tree))
 
     return mapped
-
-
-def fresh(kernel: MCMCKernel) -> MCMCKernel:
-    """Return a copy of a kernel, and of the kernels that it holds, whose ``init`` changes no other.
-
-    A copy is made as a pickle is, so that closures of an earlier ``init`` are left behind.
-    """
-    new = copy.copy(kernel)
-    for name, value in vars(new).items():
-        setattr(new, name, _fresh_value(value))
-    return new
-
-
-def _fresh_value(value: Any) -> Any:
-    if isinstance(value, MCMCKernel):
-        return fresh(value)
-    if type(value) in (list, tuple):
-        return type(value)(_fresh_value(item) for item in value)
-    if type(value) is dict:
-        return {name: _fresh_value(item) for name, item in value.items()}
-    return value
-
-
-def is_traceable(kernel: MCMCKernel) -> bool:
-    """Whether ``init`` of this kernel is known to leave nothing behind but on the kernel."""
-    if type(kernel) in _COMPOSITE:
-        values = jax.tree.leaves(list(vars(kernel).values()), is_leaf=_is_kernel)
-        return all(is_traceable(value) for value in values if _is_kernel(value))
-    return isinstance(kernel, _TRACEABLE)
-
-
-def _is_kernel(value: Any) -> bool:
-    return isinstance(value, MCMCKernel)
 
 
 def strong(tree: PyTree) -> PyTree:
