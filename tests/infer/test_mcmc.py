@@ -44,15 +44,15 @@ def assert_same(ours, numpyros):
             np.testing.assert_allclose(mine[name], their[name], rtol=1e-3, atol=1e-3, err_msg=name)
 
 
-@pytest.mark.parametrize("make", [MALA, MCLMC, theirs.NUTS], ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
-    "options",
+    ("make", "options"),
     [
-        {},
-        {"num_chains": 2, "chain_method": "vectorized", "thinning": 4},
-        {"num_chains": 2, "chain_method": "sequential"},
+        (MALA, {}),
+        (MALA, {"num_chains": 2, "chain_method": "vectorized", "thinning": 4}),
+        (MALA, {"num_chains": 2, "chain_method": "sequential"}),
+        (MCLMC, {"num_chains": 2, "chain_method": "vectorized"}),
+        (theirs.NUTS, {"num_chains": 2, "chain_method": "vectorized"}),
     ],
-    ids=["one", "vectorized", "sequential"],
 )
 def test_draws_are_those_of_numpyro(make, options):
     assert_same(*(run(cls, make(model, **FIXED), **options) for cls in (MCMC, theirs.MCMC)))
@@ -87,8 +87,7 @@ def counting_model(traces):
     return model
 
 
-@pytest.mark.parametrize("make", [MALA, theirs.NUTS], ids=lambda make: make.__name__)
-@pytest.mark.parametrize("jit_model_args", [False, True])
+@pytest.mark.parametrize(("make", "jit_model_args"), [(MALA, False), (theirs.NUTS, True)])
 def test_a_second_run_traces_nothing_and_follows_its_own_data(make, jit_model_args):
     traces = []
     kernel = make(counting_model(traces))

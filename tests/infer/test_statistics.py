@@ -75,8 +75,11 @@ def assert_model_recovered(draws):
         assert_recovers(draws[name], exact)
 
 
-@pytest.mark.parametrize("model", [exact_model, energy_model, score_model])
-@pytest.mark.parametrize("name", [k for k, case in (KERNELS | POOLED).items() if case.exact])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(k, exact_model) for k, case in (KERNELS | POOLED).items() if case.exact]
+    + [(k, model) for k in ("mala", "mala_dense") for model in (energy_model, score_model)],
+)
 def test_exact_kernels_recover_shifted_anisotropic_and_skewed_targets(name, model):
     # The diagonal metric cannot undo a correlation of 0.8: same steps, less information.
     num_samples = 3000 if "dense" in name or name in POOLED else 8000
