@@ -17,6 +17,8 @@ CASES = pytest.mark.parametrize("name", KERNELS)
 FAMILIES = ["mala", "ghmc", "mclmc"]
 ONE_OF_EACH_STATE = ["mala", "ula", "ghmc", "hmc", "mclmc"]
 CASES_BY_FAMILY = pytest.mark.parametrize("name", FAMILIES)
+# Without the one that takes seconds to compile, where MCMC decides and not the kernel.
+TWO_FAMILIES = pytest.mark.parametrize("name", ["mala", "ghmc"])
 Y = np.array([1.0, 2.0, 4.0], np.float32)
 
 
