@@ -88,6 +88,7 @@ class ULA(PreconditionedKernel):
         target_accept_prob: float = 0.95,
         init_strategy: Callable[..., Any] = init_to_uniform,
         *,
+        max_rank: int | None = None,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
     ) -> None:
         super().__init__(
@@ -100,6 +101,7 @@ class ULA(PreconditionedKernel):
             dense_mass,
             target_accept_prob,
             init_strategy,
+            max_rank=max_rank,
             adaptation=adaptation,
         )
 
