@@ -1,133 +1,150 @@
-"""What our MALA is held against: BlackJAX without anything around it, and one gradient."""
+"""What our kernels are held against: BlackJAX without anything around it, and one gradient.
+
+A bare loop has the step size and the metric of each chain of the kernel that it is held against,
+in coordinates in which that metric is the identity, and the same draws to collect.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi
 from typing import Any, NamedTuple
 
 import blackjax
 import jax
 import jax.numpy as jnp
-from contestants import (
-    FLOOR,
-    LANGEVIN_ACCEPTANCE,
-    LOOP,
-    Contestant,
-    Draws,
-    compile_program,
-    make_mcmc,
-    run_mcmc,
-)
+from blackjax.base import SamplingAlgorithm
+from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_fn
+from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
+from contestants import FLOOR, Contestant, Draws, compile_program
 from jax.flatten_util import ravel_pytree
-from numpyro.infer.mcmc import MCMCKernel
 from targets import Target
 
+LogDensity = Callable[[jax.Array], jax.Array]
 
-def _whitened_mala(
-    target: Target, ours: Contestant, whiten: bool
-) -> tuple[blackjax.SamplingAlgorithm, Any]:
-    """Return BlackJAX's mala with the step size, and on request the metric, of our kernel.
 
-    And where our chains are, in its coordinates.
-    """
-    step_size, scale = _adapted(ours)
-    position = ours.state.z
-    if whiten:
-        position = jax.tree.map(jnp.divide, position, scale)
-    else:
-        # The identity must fit the narrowest direction.
-        step_size = step_size * ravel_pytree(scale)[0].min() ** 2
-        scale = jax.tree.map(jnp.ones_like, scale)
+def _ghmc(log_density: LogDensity, step_size: jax.Array, identity: jax.Array) -> Any:
+    alpha = -jnp.expm1(-2 * step_size)
+    return blackjax.ghmc(log_density, step_size, identity, alpha, alpha / 2)
+
+
+def _hmc(log_density: LogDensity, step_size: jax.Array, identity: jax.Array) -> Any:
+    num_steps = jnp.clip(0.5 * pi / step_size, 1, 1024).astype(int)
+    return blackjax.hmc(log_density, step_size, identity, num_steps)
+
+
+def _ula(log_density: LogDensity, step_size: jax.Array, identity: jax.Array) -> Any:
+    """BlackJAX has the diffusion, and no algorithm around it."""
+    evaluate = jax.value_and_grad(log_density)
+    step = overdamped_langevin(evaluate)
+    return SamplingAlgorithm(
+        lambda position, _: DiffusionState(position, *evaluate(position)),
+        lambda key, state: (step(key, state, step_size), None),
+    )
+
+
+# By the class of our kernel.
+_TUNED_BY_STEPS: dict[str, Callable[[LogDensity, jax.Array, jax.Array], Any]] = {
+    "MALA": lambda log_density, step_size, _: blackjax.mala(log_density, step_size),
+    "ULA": _ula,
+    "Barker": lambda log_density, step_size, _: blackjax.barker(log_density, step_size),
+    "GHMC": _ghmc,
+    "HMC": _hmc,
+    "NUTS": blackjax.nuts,
+}
+
+
+def _mclmc(log_density: LogDensity, tuning: Any) -> Any:
+    return blackjax.mclmc(
+        log_density,
+        tuning.L,
+        tuning.step_size,
+        inverse_mass_matrix=tuning.inverse_mass_matrix,
+    )
+
+
+def _adjusted_mclmc(log_density: LogDensity, tuning: Any) -> Any:
+    return blackjax.adjusted_mclmc_dynamic(
+        log_density,
+        tuning.step_size,
+        inverse_mass_matrix=tuning.inverse_mass_matrix,
+        integration_steps_fn=make_random_trajectory_length_fn(True),
+        integration_steps_params=(tuning.L / tuning.step_size,),
+    )
+
+
+_TUNED_AT_ONCE = {"MCLMC": _mclmc, "AdjustedMCLMC": _adjusted_mclmc}
+
+
+def bare(target: Target, ours: Contestant, kernel: str, pooled: bool) -> Contestant:
+    """Return BlackJAX's documented loop for the kernel of that class, tuned as ours is."""
+    chains, steps, _ = ours.size
+    flatten, unravel = _flattening(ours)
+    positions = flatten(ours.state.z)
+    size = positions.shape[-1]
+    tuning = ours.state.adapt_state
     potential_fn = target.potential_fn()
 
-    def logdensity_fn(position: Any) -> jax.Array:
-        return -potential_fn(jax.tree.map(jnp.multiply, position, scale) if whiten else position)
+    def algorithm(tuning: Any) -> Any:
+        if kernel in _TUNED_AT_ONCE:
+            return _TUNED_AT_ONCE[kernel](lambda z: -potential_fn(unravel(z)), tuning)
+        place = tuning.whitening.placer(jnp.zeros(size), remember=False)
+        return _TUNED_BY_STEPS[kernel](
+            lambda v: -potential_fn(unravel(place(v))), tuning.step_size, jnp.ones(size)
+        )
 
-    return blackjax.mala(logdensity_fn, step_size), position
+    def init(tuning: Any, z: jax.Array, key: jax.Array) -> Any:
+        if kernel in _TUNED_BY_STEPS:
+            z = tuning.whitening.whiten(z[None])[0]
+        return algorithm(tuning).init(z, key)
 
+    def one_step(tuning: Any, state: Any, key: jax.Array) -> tuple[Any, Draws]:
+        state, info = algorithm(tuning).step(key, state)
+        return state, Draws(state.position, getattr(info, "acceptance_rate", None))
 
-def bare(name: str, target: Target, ours: Contestant, whiten: bool) -> Contestant:
-    """BlackJAX's documented loop."""
-    mala, position = _whitened_mala(target, ours, whiten)
-    chains, steps, _ = ours.size
-    several = jax.vmap if chains > 1 else (lambda fn: fn)
-    step = several(mala.step)
-
-    def one_step(state: Any, key: jax.Array) -> tuple[Any, Draws]:
-        state, info = step(key, state)
-        return state, Draws(state.position, info.acceptance_rate)
+    if kernel in _TUNED_BY_STEPS:
+        tuning = _Tuning(tuning.step_size, tuning.whitening)
+    keys = jax.random.key(3)
+    if chains > 1:
+        axes = _Tuning(0, None) if pooled else 0
+        init, one_step = jax.vmap(init, (axes, 0, 0)), jax.vmap(one_step, (axes, 0, 0))
+        keys = jax.random.split(keys, chains)
 
     def advance(carry: tuple[jax.Array, Any]) -> tuple[Any, Draws]:
         key, state = carry
         key, loop_key = jax.random.split(key)
         keys = jax.random.split(loop_key, (steps, chains) if chains > 1 else steps)
-        state, draws = jax.lax.scan(one_step, state, keys)
+        state, draws = jax.lax.scan(lambda s, k: one_step(tuning, s, k), state, keys)
         return (key, state), jax.tree.map(chains_first, draws)
 
     def chains_first(draws: jax.Array) -> jax.Array:
         return jnp.swapaxes(draws, 0, 1) if chains > 1 else draws[None]
 
-    state = (jax.random.key(2), several(mala.init)(position))
-    program, seconds = compile_program(advance, state)
-    return Contestant(name, program, state, ours.size, seconds, LANGEVIN_ACCEPTANCE)
+    start = (jax.random.key(2), jax.jit(init)(tuning, positions, keys))
+    program, seconds = compile_program(advance, start)
+    return Contestant(f"  {ours.name}, bare", program, start, ours.size, seconds, judged=False)
 
 
-def loop(target: Target, ours: Contestant) -> Contestant:
-    """BlackJAX's mala in NumPyro's MCMC and nothing else: what that loop costs any kernel."""
-    mala, position = _whitened_mala(target, ours, whiten=True)
-    several = jax.vmap if ours.size.chains > 1 else (lambda fn: fn)
-    kernel = _PlainKernel(several(mala.step), several(jax.random.split))
-    mcmc = make_mcmc(kernel, ours.size, "vectorized")
+class _Tuning(NamedTuple):
+    """What a bare loop takes over from warm-up."""
 
-    def advance(state: _PlainState) -> tuple[_PlainState, Draws]:
-        return run_mcmc(mcmc, state, ())
-
-    mala_state = several(mala.init)(position)
-    accept_prob = jnp.zeros_like(mala_state.logdensity)
-    steps = jnp.asarray(ours.size.warmup)
-    state = _PlainState(steps, position, accept_prob, mala_state, ours.state.rng_key)
-    program, seconds = compile_program(advance, state)
-    return Contestant(LOOP, program, state, ours.size, seconds, LANGEVIN_ACCEPTANCE)
+    step_size: Any
+    whitening: Any
 
 
-class _PlainState(NamedTuple):
-    i: jax.Array
-    z: Any
-    accept_prob: jax.Array
-    mala_state: Any
-    rng_key: jax.Array
-
-
-class _PlainKernel(MCMCKernel):
-    """The least that NumPyro's MCMC runs."""
-
-    sample_field = "z"
-    default_fields = ("z",)
-    model = None
-    _sample_fn = True  # initialized
-
-    def __init__(self, step: Callable[..., Any], split: Callable[..., Any]) -> None:
-        self._step, self._split = step, split
-
-    def init(self, *args: Any) -> None:
-        raise NotImplementedError
-
-    def sample(self, state: _PlainState, model_args: Any, model_kwargs: Any) -> _PlainState:
-        rng_key, step_key = jnp.moveaxis(self._split(state.rng_key), -1, 0)
-        mala_state, info = self._step(step_key, state.mala_state)
-        return _PlainState(
-            state.i + 1, mala_state.position, info.acceptance_rate, mala_state, rng_key
-        )
-
-
-def _adapted(ours: Contestant) -> tuple[jax.Array, Any]:
-    """Return what our chains learned: the median step size, and the scales as z is shaped."""
-    adapt_state, z = ours.state.adapt_state, ours.state.z
+def _flattening(ours: Contestant) -> tuple[Callable[[Any], jax.Array], Callable[[jax.Array], Any]]:
+    """Return maps from the positions of all chains to rows, and from one row to a position."""
     if ours.size.chains == 1:
-        return adapt_state.step_size, ravel_pytree(z)[1](jnp.sqrt(adapt_state.inverse_mass_matrix))
-    scale = jnp.exp(0.5 * jnp.log(adapt_state.inverse_mass_matrix).mean(0))
-    one = jax.tree.map(lambda leaf: leaf[0], z)
-    return jnp.median(adapt_state.step_size), ravel_pytree(one)[1](scale)
+        return lambda z: ravel_pytree(z)[0], ravel_pytree(ours.state.z)[1]
+    one = jax.tree.map(lambda leaf: leaf[0], ours.state.z)
+    return jax.vmap(lambda z: ravel_pytree(z)[0]), ravel_pytree(one)[1]
+
+
+def tuned_scale(ours: Contestant) -> jax.Array:
+    """Return the step size in the identity's metric that fits the narrowest direction."""
+    adapt_state = ours.state.adapt_state
+    narrowest = jnp.min(adapt_state.inverse_mass_matrix)
+    return jnp.median(adapt_state.step_size) * narrowest
 
 
 def floor(target: Target, ours: Contestant) -> Contestant:
@@ -151,4 +168,4 @@ def floor(target: Target, ours: Contestant) -> Contestant:
 
     state = (jnp.zeros(()), ours.state.z, jnp.zeros_like(ours.state.potential_energy))
     program, seconds = compile_program(advance, state)
-    return Contestant(FLOOR, program, state, ours.size, seconds)
+    return Contestant(FLOOR, program, state, ours.size, seconds, judged=False)

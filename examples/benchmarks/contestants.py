@@ -1,10 +1,4 @@
-"""What is timed: compiled programs that take a state some steps further and return the draws.
-
-NumPyro's MCMC compiles anew at each `run`, so `run` itself is compiled here, once, as NumPyro's
-documentation does under `pmap`: the program is the one that `MCMC(progress_bar=False).run`
-executes, collection and postprocessing included, and compile time stands apart. The same program
-does the warm-up: NumPyro's kernels know by their own counter when it is over.
-"""
+"""What is timed: something that takes its chains some steps further, and returns the draws."""
 
 from __future__ import annotations
 
@@ -15,12 +9,13 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
-from numpyro.infer import MCMC, BarkerMH
+from numpyro import infer as theirs
 from numpyro.infer.mcmc import MCMCKernel
 from targets import Target
 
+from numpyro_score import infer as ours
+
 FLOOR = "value_and_grad"
-LOOP = "the same inside MCMC"
 LANGEVIN_ACCEPTANCE = 0.574
 
 
@@ -46,6 +41,8 @@ class Contestant:
     - **advance** - from a state to ``(state, Draws)``, ``(state, None)`` for the floor.
     - **target_accept_prob** - the acceptance that is aimed at; None where nothing is tested.
     - **warmup_seconds** - None for what has no warm-up of its own.
+    - **judged** - whether the draws are worth an ESS; a bare loop is timed only.
+    - **bare** - name of the bare loop of the same kernel, where there is one.
     """
 
     name: str
@@ -55,6 +52,8 @@ class Contestant:
     compile_seconds: float
     target_accept_prob: float | None = None
     warmup_seconds: float | None = None
+    judged: bool = True
+    bare: str | None = None
 
     def run(self, calls: int) -> tuple[float, list[Draws]]:
         """Call the program so often; return the seconds until all is there, and all draws."""
@@ -78,14 +77,18 @@ def choose_size(chains: int, warmup: int) -> Size:
 def compile_program(
     advance: Callable[[Any], Any], state: Any
 ) -> tuple[Callable[[Any], Any], float]:
-    start = perf_counter()
-    compiled = jax.jit(advance).lower(state).compile()
-    return compiled, perf_counter() - start
+    """Return the compiled function, and by how many seconds its first call is longer."""
+    program = jax.jit(advance)
+    seconds = []
+    for _ in range(2):
+        start = perf_counter()
+        jax.block_until_ready(program(state))
+        seconds.append(perf_counter() - start)
+    return program, seconds[0] - seconds[1]
 
 
-def make_mcmc(kernel: MCMCKernel, size: Size, chain_method: Any) -> MCMC:
-    """Return NumPyro's MCMC for calls of that size."""
-    return MCMC(
+def _make_mcmc(cls: type[theirs.MCMC], kernel: MCMCKernel, size: Size, chain_method: Any) -> Any:
+    return cls(
         kernel,
         num_warmup=size.warmup,
         num_samples=size.steps,
@@ -95,7 +98,7 @@ def make_mcmc(kernel: MCMCKernel, size: Size, chain_method: Any) -> MCMC:
     )
 
 
-def run_mcmc(mcmc: MCMC, state: Any, args: tuple[Any, ...]) -> tuple[Any, Draws]:
+def _go_on(mcmc: theirs.MCMC, state: Any, args: tuple[Any, ...]) -> tuple[Any, Draws]:
     """Go on from ``state``; return where that leads, and the draws."""
     mcmc.post_warmup_state = state
     fields = ("accept_prob",) if hasattr(state, "accept_prob") else ()
@@ -104,31 +107,72 @@ def run_mcmc(mcmc: MCMC, state: Any, args: tuple[Any, ...]) -> tuple[Any, Draws]
     return mcmc.last_state, Draws(mcmc.get_samples(group_by_chain=True), accept_prob)
 
 
-def in_mcmc(
-    name: str, kernel: MCMCKernel, target: Target, size: Size, target_accept_prob: float | None
+def in_our_mcmc(
+    name: str,
+    kernel: MCMCKernel,
+    target: Target,
+    size: Size,
+    target_accept_prob: float | None,
+    key: jax.Array,
 ) -> Contestant:
-    """Return a kernel inside NumPyro's MCMC, warmed up."""
-    # BarkerMH takes one key only; NumPyro runs it with several chains under a transform.
-    transform = jax.vmap if isinstance(kernel, BarkerMH) else "vectorized"
-    mcmc = make_mcmc(kernel, size, transform)
+    """Return a kernel inside this package's MCMC, as a user runs it, warmed up.
+
+    A warm-up and a run are taken twice: the first compiles.
+    """
+    mcmc = _make_mcmc(ours.MCMC, kernel, size, "vectorized")
+
+    def warm_up() -> float:
+        start = perf_counter()
+        mcmc.post_warmup_state = None
+        mcmc.warmup(key, *target.args)
+        jax.block_until_ready(mcmc.post_warmup_state)
+        return perf_counter() - start
+
+    first, warmup_seconds = warm_up(), warm_up()
 
     def advance(state: Any) -> tuple[Any, Draws]:
-        return run_mcmc(mcmc, state, target.args)
+        return _go_on(mcmc, state, target.args)
+
+    contestant = Contestant(
+        name, advance, mcmc.post_warmup_state, size, 0.0, target_accept_prob, warmup_seconds
+    )
+    contestant.compile_seconds = first - warmup_seconds + contestant.run(1)[0]
+    contestant.compile_seconds -= contestant.run(1)[0]
+    return contestant
+
+
+def in_numpyro_mcmc(
+    name: str,
+    kernel: MCMCKernel,
+    target: Target,
+    size: Size,
+    target_accept_prob: float | None,
+    key: jax.Array,
+    one_key: bool = False,
+) -> Contestant:
+    """Return a kernel inside NumPyro's MCMC, warmed up.
+
+    That compiles anew at each `run`, so `run` itself is compiled here, once, as NumPyro's
+    documentation does under `pmap`: the best that a user can have. The same program does the
+    warm-up: NumPyro's kernels know by their own counter when it is over.
+
+    :param one_key: whether the kernel cannot take the keys of several chains.
+    """
+    # A kernel that takes one key runs with several chains under a transform.
+    transform = jax.vmap if one_key else "vectorized"
+    mcmc = _make_mcmc(theirs.MCMC, kernel, size, transform)
+
+    def advance(state: Any) -> tuple[Any, Draws]:
+        return _go_on(mcmc, state, target.args)
 
     def init(key: jax.Array) -> Any:
         return kernel.init(key, size.warmup, None, target.args, {})
 
-    key = jax.random.key(1)
     if size.chains > 1:
         key = jax.random.split(key, size.chains)
-        init = jax.vmap(init) if transform is jax.vmap else init
-    # Some kernels are tuned at initialization, so its time counts as warm-up.
-    initialize, _ = compile_program(init, key)
-    start = perf_counter()
-    state = jax.block_until_ready(initialize(key))
-    init_seconds = perf_counter() - start
+        init = jax.vmap(init) if one_key else init
+    state = init(key)
     program, seconds = compile_program(advance, state)
     contestant = Contestant(name, program, state, size, seconds, target_accept_prob)
-    warmup_seconds, _ = contestant.run(size.warmup // size.steps)
-    contestant.warmup_seconds = init_seconds + warmup_seconds
+    contestant.warmup_seconds, _ = contestant.run(size.warmup // size.steps)
     return contestant

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bare import bare, floor, loop
-from contestants import LANGEVIN_ACCEPTANCE, Contestant, choose_size, in_mcmc
+import jax
+from bare import bare, floor, tuned_scale
+from contestants import (
+    LANGEVIN_ACCEPTANCE,
+    Contestant,
+    choose_size,
+    in_numpyro_mcmc,
+    in_our_mcmc,
+)
 from numpyro import infer as theirs
 from targets import Target
 
 from numpyro_score import infer as ours
 
-BARE = "BlackJAX mala, bare scan"
-BARE_DIAGONAL = "BlackJAX mala, diag metric"
 OURS = "MALA"
 OURS_DENSE = "MALA dense"
 HMC_ONE = "HMC(1)"
 NUTS = "NUTS"
+TFP_MALA = "MALA of TFP"
 
 
 class Entrant(NamedTuple):
@@ -25,13 +31,17 @@ class Entrant(NamedTuple):
 
     - **target_accept_prob** - None where there is no Metropolis test.
     - **many_gradients** - a step is a trajectory, so that fewer of them do.
-    - **several_chains** - whether one chain is not enough.
+    - **pooled** - whether it tunes all chains together, and cannot run one.
+    - **one_key** - whether it takes one chain only, so that NumPyro maps it over several.
+    - **impl** - JAX's implementation of its random numbers.
     """
 
     make: Callable[[Callable[..., Any]], Any]
     target_accept_prob: float | None = LANGEVIN_ACCEPTANCE
     many_gradients: bool = False
-    several_chains: bool = False
+    pooled: bool = False
+    one_key: bool = False
+    impl: str = "threefry2x32"
 
 
 def _one_step_of_hmc(model: Callable[..., Any]) -> Any:
@@ -45,48 +55,79 @@ _DENSE = {"dense_mass": True}
 _POOLED = {"dense_mass": True, "adaptation": "pooled"}
 
 OF_NUMPYRO = {
-    HMC_ONE: Entrant(_one_step_of_hmc),
-    "BarkerMH": Entrant(theirs.BarkerMH, 0.4),
     NUTS: Entrant(theirs.NUTS, 0.8, many_gradients=True),
+    HMC_ONE: Entrant(_one_step_of_hmc),
+    "BarkerMH": Entrant(theirs.BarkerMH, 0.4, one_key=True),
+    "MALA in NumPyro's MCMC": Entrant(ours.MALA),
 }
 OF_OURS = {
     OURS: Entrant(ours.MALA),
+    "MALA, rbg keys": Entrant(ours.MALA, impl="rbg"),
+    "MALA, unsafe_rbg keys": Entrant(ours.MALA, impl="unsafe_rbg"),
+    "MALA rank 10": Entrant(lambda m: ours.MALA(m, max_rank=10)),
     OURS_DENSE: Entrant(lambda m: ours.MALA(m, **_DENSE)),
-    "MALA pooled": Entrant(lambda m: ours.MALA(m, **_POOLED), several_chains=True),
+    "MALA pooled": Entrant(lambda m: ours.MALA(m, **_POOLED), pooled=True),
+    "ULA": Entrant(ours.ULA, None),
     "Barker dense": Entrant(lambda m: ours.Barker(m, **_DENSE), 0.4),
     "GHMC dense": Entrant(lambda m: ours.GHMC(m, **_DENSE), 0.9),
-    "GHMC pooled": Entrant(lambda m: ours.GHMC(m, **_POOLED), 0.9, several_chains=True),
+    "GHMC pooled": Entrant(lambda m: ours.GHMC(m, **_POOLED), 0.9, pooled=True),
     "MCLMC": Entrant(ours.MCLMC, None),
-    "AdjustedMCLMC": Entrant(ours.AdjustedMCLMC, 0.9),
-    "HMC pooled": Entrant(
-        lambda m: ours.HMC(m, **_POOLED), 0.8, many_gradients=True, several_chains=True
-    ),
-    "NUTS dense (BlackJAX)": Entrant(lambda m: ours.NUTS(m, **_DENSE), 0.8, many_gradients=True),
+    "AdjustedMCLMC": Entrant(ours.AdjustedMCLMC, 0.9, many_gradients=True),
+    "HMC dense": Entrant(lambda m: ours.HMC(m, **_DENSE), 0.8, many_gradients=True),
+    "HMC pooled": Entrant(lambda m: ours.HMC(m, **_POOLED), 0.8, many_gradients=True, pooled=True),
+    "NUTS of BlackJAX": Entrant(ours.NUTS, 0.8, many_gradients=True),
 }
 ENTRANTS = OF_OURS | OF_NUMPYRO
-REFERENCES = 4
 
 
 def build(
-    target: Target, chains: int, warmup: int, names: list[str], progress: Callable[[str], None]
+    target: Target,
+    chains: int,
+    warmup: int,
+    names: list[str],
+    with_bare: bool,
+    progress: Callable[[str], None],
 ) -> list[Contestant]:
-    """Return the references and the named entrants, compiled and warmed up."""
+    """Return the named entrants, compiled and warmed up, and what they are held against.
+
+    :param with_bare: whether each of ours gets a bare loop beside it.
+    """
     contestants = []
     for name in [OURS, *(n for n in names if n != OURS)]:
         entrant = ENTRANTS[name]
-        if entrant.several_chains and chains == 1:
+        if entrant.pooled and chains == 1:
             continue
         progress(f"building {name}")
-        # A step of NUTS is a tree of many gradients, and its warm-up is over in fewer steps.
+        # A trajectory is worth many steps, and its warm-up is over in fewer.
         size = choose_size(chains, warmup // 10 if entrant.many_gradients else warmup)
-        kernel = entrant.make(target.model)
-        contestants.append(in_mcmc(name, kernel, target, size, entrant.target_accept_prob))
+        kernel, key = entrant.make(target.model), jax.random.key(1, impl=entrant.impl)
+        what = (name, kernel, target, size, entrant.target_accept_prob, key)
+        if name in OF_OURS:
+            contestant = in_our_mcmc(*what)
+        else:
+            contestant = in_numpyro_mcmc(*what, one_key=entrant.one_key)
+        contestants.append(contestant)
+        if with_bare and name in OF_OURS and entrant.impl == "threefry2x32":
+            contestants.append(bare(target, contestant, type(kernel).__name__, entrant.pooled))
+            contestant.bare = contestants[-1].name
     mala = contestants[0]
-    progress("building the references")
-    return [
-        floor(target, mala),
-        bare(BARE, target, mala, whiten=False),
-        bare(BARE_DIAGONAL, target, mala, whiten=True),
-        loop(target, mala),
-        *contestants,
-    ]
+    tfp = _tfp_mala(target, mala)
+    return [floor(target, mala), *contestants, *([] if tfp is None else [tfp])]
+
+
+def _tfp_mala(target: Target, mala: Contestant) -> Contestant | None:
+    """Return TFP's MALA, where TFP is installed.
+
+    It has neither a metric nor warm-up, so it gets from ours the step that fits the narrowest
+    direction; its step size is twice ours.
+    """
+    try:
+        from numpyro.contrib.tfp import mcmc as tfp
+    except ImportError:
+        return None
+    kernel = tfp.MetropolisAdjustedLangevinAlgorithm(
+        target.model, step_size=2 * float(tuned_scale(mala))
+    )
+    return in_numpyro_mcmc(
+        TFP_MALA, kernel, target, mala.size, None, jax.random.key(1), one_key=True
+    )
