@@ -40,8 +40,11 @@ class Draws:
     def _room(self, x: np.ndarray) -> np.ndarray:
         return np.empty((x.shape[0], self.num_kept, *x.shape[2:]), x.dtype)
 
-    def take(self) -> dict[str, PyTree] | None:
-        """Return the draws as JAX arrays; they are given away, and not held twice."""
+    def take(self, like: dict[str, PyTree]) -> dict[str, PyTree] | None:
+        """Return the draws as JAX arrays; they are given away, and not held twice.
+
+        :param like: fields of a state, which tell random keys from numbers.
+        """
         if self._arrays is None:
             return None
         leaves, structure = jax.tree.flatten(self._arrays)
@@ -49,7 +52,7 @@ class Draws:
         out = []
         while leaves:
             out.append(jnp.asarray(leaves.pop(0)[:, : self.count]))
-        return jax.tree.unflatten(structure, out)
+        return wrap_keys(jax.tree.unflatten(structure, out), like)
 
 
 def by_chain(rows: list[PyTree], count: int, num_chains: int, batched: bool) -> PyTree:

@@ -112,6 +112,18 @@ class Programs:
         _, rows, _ = jax.eval_shape(self._chunk, state, arguments.arrays, zero, zero, zero)
         jax.eval_shape(self._postprocess, rows[0], zero, arguments.arrays)
 
+    def outputs(self, state: PyTree, arguments: RunArguments) -> dict[str, PyTree]:
+        """Return shapes and dtypes of one kept draw of one chain, by field."""
+        arrays = arguments.arrays if self.traced else []
+        zero = jax.ShapeDtypeStruct((), jnp.int32)
+        _, rows, _ = jax.eval_shape(self._chunk, state, arrays, zero, zero, zero)
+        draws = jax.eval_shape(self._postprocess, rows[0], zero, arrays)
+        # Axes of rows and, in a batch, of chains; a number that all chains share has none.
+        lead = 1 if self._num_lanes is None else 2
+        drop = lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype)  # noqa: E731
+        values = jax.tree.map(drop, (draws, *rows[1:]))
+        return dict(zip(self._collected.fields, values, strict=True))
+
     def chunk(
         self, state: PyTree, arguments: RunArguments, num_steps: int, kept: bool, thinning: int
     ) -> tuple[PyTree, tuple[PyTree, ...], Tally]:

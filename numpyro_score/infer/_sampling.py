@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple, Protocol
 
 import jax
+from numpyro.util import find_stack_level
 
 from numpyro_score._typing import PyTree
 from numpyro_score.infer._draws import by_chain
@@ -75,6 +77,14 @@ class Sampling:
                 bar.update(before.steps, after.steps, self.states, after[2:])
         except KeyboardInterrupt:
             self.interrupted = True
+
+    def warn_of_interrupt(self) -> None:
+        """Say what there is of what was asked for."""
+        warnings.warn(
+            f"interrupted after step {self.position.steps} of {self.plan.num_steps}: "
+            f"{self.position.kept} of {self.plan.num_kept} draws per chain are kept.",
+            stacklevel=find_stack_level(),
+        )
 
     def _compile(self) -> None:
         # A chunk of no steps: the first real one is then timed for what it does.
