@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,31 +11,43 @@ import numpy as np
 from numpyro_score._typing import PyTree
 
 
+class Position(NamedTuple):
+    """How far a run has come: steps, kept draws per chain, and what went wrong on the way."""
+
+    steps: int = 0
+    kept: int = 0
+    non_finite: int = 0
+    divergent: int = 0
+
+
 class Draws:
     """Draws in arrays with the axes (chain, draw, ...), which are filled from the front.
 
     :param num_kept: draws per chain there is room for.
+    :param states: states that the run starts with.
     """
 
-    def __init__(self, num_kept: int) -> None:
+    def __init__(self, num_kept: int, states: list[PyTree]) -> None:
         self.num_kept = num_kept
-        self.count = 0
+        self.position, self.states = Position(), states
         self._arrays: PyTree = None
 
-    def add(self, fields: dict[str, PyTree] | None, position: Any, states: list[PyTree]) -> None:
+    def add(
+        self, fields: dict[str, PyTree] | None, position: Position, states: list[PyTree]
+    ) -> None:
         """Add a chunk, whose leaves have the axes (chain, draw, ...); None for warm-up."""
-        if fields is None:
-            return
+        if fields is not None:
+            self._fill(fields, slice(self.position.kept, position.kept))
+        self.position, self.states = position, states
+
+    def _fill(self, fields: dict[str, PyTree], here: slice) -> None:
         if self._arrays is None:
             self._arrays = jax.tree.map(self._room, fields)
-        size = jax.tree.leaves(fields)[0].shape[1]
-        here = slice(self.count, self.count + size)
 
         def fill(room: np.ndarray, new: np.ndarray) -> None:
             room[:, here] = new
 
         jax.tree.map(fill, self._arrays, fields)
-        self.count += size
 
     def _room(self, x: np.ndarray) -> np.ndarray:
         return np.empty((x.shape[0], self.num_kept, *x.shape[2:]), x.dtype)
@@ -51,7 +63,7 @@ class Draws:
         self._arrays = None
         out = []
         while leaves:
-            out.append(jnp.asarray(leaves.pop(0)[:, : self.count]))
+            out.append(jnp.asarray(leaves.pop(0)[:, : self.position.kept]))
         return wrap_keys(jax.tree.unflatten(structure, out), like)
 
 

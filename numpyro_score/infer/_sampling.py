@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import jax
 from numpyro.util import find_stack_level
 
 from numpyro_score._typing import PyTree
-from numpyro_score.infer._draws import by_chain
+from numpyro_score.infer._draws import Position, by_chain
 from numpyro_score.infer._programs import Programs
 from numpyro_score.infer._progress import Bar, Pace
 from numpyro_score.infer._run_arguments import RunArguments
 from numpyro_score.infer._upstream import Plan
 
 
-class Position(NamedTuple):
-    """How far a run has come: steps, kept draws per chain, and what went wrong on the way."""
-
-    steps: int = 0
-    kept: int = 0
-    non_finite: int = 0
-    divergent: int = 0
-
-
 class Sink(Protocol):
-    """Where chunks go."""
+    """Where chunks go, and so how far a run has come, whenever an interrupt comes."""
+
+    @property
+    def position(self) -> Position:
+        """How far the run has come."""
+
+    @property
+    def states(self) -> list[PyTree]:
+        """Where the chains are."""
 
     def add(
         self, fields: dict[str, PyTree] | None, position: Position, states: list[PyTree]
@@ -37,7 +36,8 @@ class Sink(Protocol):
 class Sampling:
     """One run under way.
 
-    :param states: states of the chains, one by one; or, ``batched``, of all of them as one.
+    :param sink: where draws go. Its states are of the chains, one by one; or, ``batched``, of all
+        of them as one.
     """
 
     def __init__(
@@ -46,8 +46,7 @@ class Sampling:
         arguments: RunArguments,
         plan: Plan,
         names: tuple[str, ...],
-        states: list[PyTree],
-        position: Position,
+        sink: Sink,
         *,
         num_chains: int,
         batched: bool,
@@ -56,13 +55,22 @@ class Sampling:
         self.arguments = arguments
         self.plan = plan
         self.names = names
-        self.states = states
-        self.position = position
+        self.sink = sink
         self.num_chains = num_chains
         self.batched = batched
         self.interrupted = False
 
-    def advance(self, pace: Pace, bar: Bar, sink: Sink) -> None:
+    @property
+    def position(self) -> Position:
+        """How far the run has come."""
+        return self.sink.position
+
+    @property
+    def states(self) -> list[PyTree]:
+        """Where the chains are."""
+        return self.sink.states
+
+    def advance(self, pace: Pace, bar: Bar) -> None:
         """Take the steps that are left."""
         try:
             self._compile()
@@ -71,7 +79,7 @@ class Sampling:
             while self.position.steps < self.plan.num_steps:
                 before = self.position
                 num_steps, kept = self._next(pace.num_steps, capacity)
-                self._chunk(num_steps, kept, bar, sink)
+                self._chunk(num_steps, kept, bar)
                 pace.lap(num_steps)
                 after = self.position
                 bar.update(before.steps, after.steps, self.states, after[2:])
@@ -100,7 +108,7 @@ class Sampling:
         groups = max(1, min(wanted // plan.thinning, capacity))
         return min(groups * plan.thinning, plan.num_steps - steps), True
 
-    def _chunk(self, num_steps: int, kept: bool, bar: Bar, sink: Sink) -> None:
+    def _chunk(self, num_steps: int, kept: bool, bar: Bar) -> None:
         thinning = self.plan.thinning
         outcomes = [
             self.programs.chunk(state, self.arguments, num_steps, kept, thinning)
@@ -117,8 +125,7 @@ class Sampling:
             old.divergent + sum(int(tally.divergent) for tally in tallies),
         )
         # All of it has been computed: an interrupt before this line leaves the last chunk intact.
-        sink.add(fields, position, states)
-        self.states, self.position = states, position
+        self.sink.add(fields, position, states)
         if kept and bar.enabled:
             draws = by_chain([row[0] for row in rows], count, self.num_chains, self.batched)
             bar.add_draws(draws)

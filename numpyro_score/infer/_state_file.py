@@ -71,7 +71,8 @@ def read_file(path: str | os.PathLike[str]) -> tuple[list[Leaf], dict[str, Any]]
     """
     name = os.fspath(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # By way of its bytes: NumPy leaves a file open that it cannot read.
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         header = json.loads(arrays.pop("header").tobytes())
     except FileNotFoundError:

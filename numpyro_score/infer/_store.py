@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from numpyro_score._typing import PyTree
+from numpyro_score.infer._draws import Position
 from numpyro_score.infer._manifest import (
     CheckpointError,
     check_manifest,
@@ -27,7 +28,6 @@ from numpyro_score.infer._manifest import (
     write_manifest,
 )
 from numpyro_score.infer._netcdf import Variable, read_chunk, write_chunk
-from numpyro_score.infer._sampling import Position
 from numpyro_score.infer._state_file import StateFileError, read_file, write_file
 from numpyro_score.infer.state_io import match
 
@@ -59,10 +59,10 @@ class Store:
         self.directory = Path(directory)
         self.variables = variables
         self._every_chunk = every_chunk
-        self._pending: tuple[list[list[np.ndarray]], Position, list[PyTree]] | None = None
         self._written = time.monotonic()
+        self._taken: tuple[Position, list[PyTree], list[list[np.ndarray]]] = Position(), start, []
+        self._flushed = Position()
         self.files: list[dict[str, Any]] = []
-        self.position, self.states = Position(), start
         if (self.directory / "manifest.json").exists():
             check_manifest(self.directory, fingerprint)
             check_start(self.directory / "start.npz", start)
@@ -84,29 +84,39 @@ class Store:
         self, fields: dict[str, PyTree] | None, position: Position, states: list[PyTree]
     ) -> None:
         """Take a chunk; leaves have the axes (chain, draw, ...)."""
-        chunks = [] if self._pending is None else self._pending[0]
+        pending = self._taken[2]
         if fields is not None:
-            chunks = [*chunks, [np.asarray(leaf) for leaf in jax.tree.leaves(fields)]]
+            pending = [*pending, [np.asarray(leaf) for leaf in jax.tree.leaves(fields)]]
         # One assignment: whatever an interrupt cuts short, draws and states belong together.
-        self._pending = chunks, position, states
-        size = sum(array.nbytes for chunk in chunks for array in chunk)
+        self._taken = position, states, pending
+        size = sum(array.nbytes for chunk in pending for array in chunk)
         late = time.monotonic() - self._written > _SECONDS_BETWEEN_FILES
         if self._every_chunk or late or size > _MAX_PENDING_BYTES:
             self.flush()
 
+    @property
+    def position(self) -> Position:
+        """How far the run has come; what is not in a file yet counts too."""
+        return self._taken[0]
+
+    @property
+    def states(self) -> list[PyTree]:
+        """Where the chains are."""
+        return self._taken[1]
+
     def flush(self) -> None:
         """Write what is there; the store is then as if the run ended here."""
-        if self._pending is None:
+        position, states, pending = self._taken
+        if position == self._flushed:
             return
-        chunks, position, states = self._pending
         files = self.files
-        if chunks:
-            leaves = [np.concatenate(parts, axis=1) for parts in zip(*chunks, strict=True)]
+        if pending:
+            leaves = [np.concatenate(parts, axis=1) for parts in zip(*pending, strict=True)]
             files = [*files, self._write_draws(leaves, position.kept)]
         extra = {"position": list(position), "files": files}
         write_file(self.directory / "state.npz", _named(states), extra)
-        self.files, self.position, self.states = files, position, states
-        self._pending, self._written = None, time.monotonic()
+        self.files, self._flushed, self._taken = files, position, (position, states, [])
+        self._written = time.monotonic()
 
     def _write_draws(self, leaves: list[np.ndarray], end: int) -> dict[str, Any]:
         count = leaves[0].shape[1]
@@ -126,8 +136,8 @@ class Store:
         if not path.exists():
             return
         leaves, header = _read_state(path)
-        self.states = match(path, leaves, like)
-        self.position, self.files = Position(*header["position"]), header["files"]
+        self.files, self._flushed = header["files"], Position(*header["position"])
+        self._taken = self._flushed, match(path, leaves, like), []
         check_files(self.directory, self.files)
         known = {entry["name"] for entry in self.files}
         for orphan in self.directory.glob("*draws-*.nc*"):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from numpyro_score._typing import PyTree
-from numpyro_score.infer._draws import Draws
+from numpyro_score.infer._draws import Draws, Position
 from numpyro_score.infer._manifest import CheckpointError, read_manifest
 from numpyro_score.infer._netcdf import Variable, read_group
 from numpyro_score.infer._store import read_draws, read_progress
@@ -79,7 +79,8 @@ def load_draws(
     :param like: fields of a state, which tell random keys from numbers.
     """
     structure = jax.tree.structure(outputs)
-    draws = Draws(plan.num_kept)
+    draws = Draws(plan.num_kept, [])
     for leaves in read_draws(directory, variables):
-        draws.add(jax.tree.unflatten(structure, leaves), None, [])
+        kept = draws.position.kept + leaves[0].shape[1]
+        draws.add(jax.tree.unflatten(structure, leaves), Position(kept=kept), [])
     return draws.take(like)

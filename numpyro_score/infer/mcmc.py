@@ -21,7 +21,7 @@ from numpyro_score.infer._program_cache import ProgramCache, Start
 from numpyro_score.infer._programs import Collected, Programs, Setting, strong
 from numpyro_score.infer._progress import Bar, Pace
 from numpyro_score.infer._run_arguments import RunArguments, check_chains, under_transform
-from numpyro_score.infer._sampling import Position, Sampling, part_states, stack_states
+from numpyro_score.infer._sampling import Sampling, part_states, stack_states
 from numpyro_score.infer._store import Store
 from numpyro_score.infer._upstream import HostMCMC, Plan
 from numpyro_score.infer.checkpoint import load_draws
@@ -182,31 +182,29 @@ class MCMC(HostMCMC):
         names, removed = self._fields(tuple(extra_fields))
         collected = Collected(names, removed, self.postprocess_fn)
         programs, states = self._start(keys, init_params, arguments, collected)
-        store = None
+        sink: Draws | Store = Draws(plan.num_kept, states)
         if self.checkpoint is not None:
-            store = self._open_store(plan, collected, keys, arguments, programs, states)
+            sink = self._open_store(plan, collected, keys, arguments, programs, states)
         sampling = Sampling(
             programs,
             arguments,
             plan,
             names,
-            states if store is None else store.states,
-            Position() if store is None else store.position,
+            sink,
             num_chains=self.num_chains,
             batched=self._batched,
         )
-        draws = Draws(plan.num_kept)
         with Bar(self.sampler, plan, sampling.position.steps, self.progress_bar) as bar:
-            sampling.advance(Pace(self.chunk_size), bar, draws if store is None else store)
+            sampling.advance(Pace(self.chunk_size), bar)
         self._interrupted = sampling.interrupted
         last_state = stack_states(sampling.states, self.num_chains, self._batched)
         like = {name: nested_attrgetter(name)(last_state) for name in names[1:]}
-        if store is None:
-            self._keep(draws.take(like), last_state)
+        if isinstance(sink, Draws):
+            self._keep(sink.take(like), last_state)
         else:
-            store.flush()
+            sink.flush()
             outputs = programs.outputs(states[0], arguments)
-            load = partial(load_draws, store.directory, store.variables, outputs, plan, like)
+            load = partial(load_draws, sink.directory, sink.variables, outputs, plan, like)
             self._keep(None, last_state, load)
         if sampling.interrupted:
             sampling.warn_of_interrupt()
