@@ -64,10 +64,10 @@ def open_checkpoint(directory: str | os.PathLike[str]) -> Any:
         parts = [read_group(path / entry["name"], group) for entry in files]
         groups[group] = xr.concat(parts, dim="draw", combine_attrs="override")
         groups[group].attrs.update(progress)
-    # ArviZ 1 has the old name for what took its place.
-    if issubclass(az.InferenceData, xr.DataTree):
-        return xr.DataTree.from_dict(groups)
-    return az.InferenceData(**groups)
+    # ArviZ 1 answers to the old name as well, with a warning.
+    if "InferenceData" in vars(az):
+        return az.InferenceData(**groups)
+    return xr.DataTree.from_dict(groups)
 
 
 def load_draws(

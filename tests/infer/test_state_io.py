@@ -124,7 +124,7 @@ def test_the_state_of_another_kernel_is_refused(saved):
         with pytest.raises(StateFileError, match=f"no state of {type(kernel).__name__}"):
             load_state(path, kernel)
     renamed = {"w" if name == "x" else name: value for name, value in state.z.items()}
-    with pytest.raises(StateFileError, match="lacks .*'w'.* and has .*'x'"):
+    with pytest.raises(StateFileError, match=r"lacks .*'w'.* and has .*'x'"):
         load_state(path, state._replace(z=renamed))
     with pytest.raises(StateFileError, match=r"\.z\['x'\] has the shape \(2,\).*expected \(3,\)"):
         load_state(path, state._replace(z=state.z | {"x": jnp.zeros(3)}))
