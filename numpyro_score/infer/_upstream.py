@@ -1,6 +1,6 @@
 """The one place that knows private names of ``numpyro.infer.MCMC``.
 
-``tests/infer/test_upstream.py`` compares ``PRIVATE_NAMES`` with what NumPyro has.
+``tests/infer/test_mcmc.py`` compares ``PRIVATE_NAMES`` with what NumPyro has.
 """
 
 from __future__ import annotations
