@@ -10,6 +10,8 @@ import numpy as np
 
 from numpyro_score._typing import PyTree
 
+_ALIGNMENT = 64
+
 
 class Position(NamedTuple):
     """How far a run has come: steps, kept draws per chain, and what went wrong on the way."""
@@ -50,7 +52,7 @@ class Draws:
         jax.tree.map(fill, self._arrays, fields)
 
     def _room(self, x: np.ndarray) -> np.ndarray:
-        return np.empty((x.shape[0], self.num_kept, *x.shape[2:]), x.dtype)
+        return _aligned((x.shape[0], self.num_kept, *x.shape[2:]), x.dtype)
 
     def take(self, like: dict[str, PyTree]) -> dict[str, PyTree] | None:
         """Return the draws as JAX arrays; they are given away, and not held twice.
@@ -63,8 +65,16 @@ class Draws:
         self._arrays = None
         out = []
         while leaves:
-            out.append(jnp.asarray(leaves.pop(0)[:, : self.position.kept]))
+            # On a CPU this takes the memory over, where it is aligned; jnp.asarray copies twice.
+            out.append(jax.device_put(leaves.pop(0)[:, : self.position.kept]))
         return wrap_keys(jax.tree.unflatten(structure, out), like)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    at = -memory.ctypes.data % _ALIGNMENT
+    return memory[at : at + size].view(dtype).reshape(shape)
 
 
 def by_chain(rows: list[PyTree], count: int, num_chains: int, batched: bool) -> PyTree:
