@@ -77,22 +77,19 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[at : at + size].view(dtype).reshape(shape)
 
 
-def by_chain(rows: list[PyTree], count: int, num_chains: int, batched: bool) -> PyTree:
-    """Return the first ``count`` rows of every chain with the axes (chain, draw, ...).
+def by_chain(lanes: list[PyTree], count: int, batched: bool) -> PyTree:
+    """Return the first ``count`` draws of every chain with the axes (chain, draw, ...).
 
-    :param rows: of each chain, leaves ``(rows, ...)``; or, ``batched``, of all chains at once,
-        leaves ``(rows, chain, ...)``. A number that all chains share is repeated.
+    :param lanes: of each chain, leaves ``(draw, ...)``; or, ``batched``, of all chains at once,
+        leaves ``(chain, draw, ...)``.
     """
 
     def join(*leaves: Any) -> np.ndarray:
-        arrays = [np.asarray(leaf)[:count] for leaf in leaves]
-        if not batched:
-            return np.stack(arrays)
-        if arrays[0].ndim < 2:
-            return np.broadcast_to(arrays[0], (num_chains, count))
-        return np.swapaxes(arrays[0], 0, 1)
+        if batched:
+            return np.asarray(leaves[0])[:, :count]
+        return np.stack([np.asarray(leaf)[:count] for leaf in leaves])
 
-    return jax.tree.map(join, *rows)
+    return jax.tree.map(join, *lanes)
 
 
 def wrap_keys(fields: dict[str, PyTree], like: dict[str, PyTree]) -> dict[str, PyTree]:

@@ -6,6 +6,7 @@ import warnings
 from typing import Protocol
 
 import jax
+import numpy as np
 from numpyro.util import find_stack_level
 
 from numpyro_score._typing import PyTree
@@ -127,14 +128,16 @@ class Sampling:
         # All of it has been computed: an interrupt before this line leaves the last chunk intact.
         self.sink.add(fields, position, states)
         if kept and bar.enabled:
-            draws = by_chain([row[0] for row in rows], count, self.num_chains, self.batched)
-            bar.add_draws(draws)
+            bar.add_draws(self._unconstrained([row[0] for row in rows], count))
 
     def _fields(self, rows: list[tuple[PyTree, ...]], count: int) -> dict[str, PyTree]:
-        draws = [self.programs.postprocess(row[0], count, self.arguments) for row in rows]
-        columns = [draws, *([row[i] for row in rows] for i in range(1, len(self.names)))]
-        joined = [by_chain(column, count, self.num_chains, self.batched) for column in columns]
-        return dict(zip(self.names, joined, strict=True))
+        lanes = [self.programs.postprocess(row, count, self.arguments) for row in rows]
+        return dict(zip(self.names, by_chain(lanes, count, self.batched), strict=True))
+
+    def _unconstrained(self, rows: list[PyTree], count: int) -> PyTree:
+        if self.batched:
+            rows = [jax.tree.map(lambda x: np.swapaxes(np.asarray(x)[:count], 0, 1), rows[0])]
+        return by_chain(rows, count, self.batched)
 
 
 def stack_states(states: list[PyTree], num_chains: int, batched: bool) -> PyTree:
