@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_score._typing import PyTree
 from numpyro_score.infer._netcdf import Variable
@@ -27,16 +26,6 @@ _TOLERANCE = 1e-4
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, or of another run."""
-
-
-def kernel_options(kernel: MCMCKernel) -> dict[str, Any]:
-    """Return the class of a kernel, and the plain values that it was made with."""
-    options: dict[str, Any] = {"class": f"{type(kernel).__module__}.{type(kernel).__qualname__}"}
-    for name in inspect.signature(type(kernel).__init__).parameters:
-        value = getattr(kernel, name, getattr(kernel, f"_{name}", None))
-        if isinstance(value, (bool, int, float, str)):
-            options[name] = value
-    return options
 
 
 def key_digest(rng_key: Any) -> str:
@@ -86,8 +75,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 def check_manifest(directory: Path, fingerprint: dict[str, Any]) -> None:
     """Refuse the checkpoint of another run; the message says what differs."""
-    there = read_manifest(directory)["run"]
-    here = json.loads(json.dumps(fingerprint))
+    there = dict(_entries(read_manifest(directory)["run"]))
+    here = dict(_entries(json.loads(json.dumps(fingerprint))))
     differences = [
         f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
         for name in sorted(there.keys() | here.keys())
@@ -98,6 +87,14 @@ def check_manifest(directory: Path, fingerprint: dict[str, Any]) -> None:
             f"{directory} is the checkpoint of another run ({'; '.join(differences)}). Give "
             "another directory, or run with what it was begun with."
         )
+
+
+def _entries(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _entries(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def check_start(path: Path, start: list[PyTree]) -> None:
@@ -114,12 +111,18 @@ def check_start(path: Path, start: list[PyTree]) -> None:
     changed = sorted(set(names) ^ {leaf.path for leaf in leaves})
     if not changed:
         pairs = zip(leaves, expected, strict=True)
-        changed = [leaf.path for leaf, (_, value) in pairs if not _close(leaf, value)]
+        changed = [_change(leaf, value) for leaf, (_, value) in pairs if not _close(leaf, value)]
     if changed:
         raise CheckpointError(
-            f"{path.parent} is the checkpoint of another run: its chains started with other values "
-            f"of {', '.join(changed[:5])}. Has the model changed? Give another directory."
+            f"{path.parent} is the checkpoint of another run: its chains started otherwise "
+            f"({'; '.join(changed[:5])}). Has the model changed? Give another directory, or run "
+            "the model that it was begun with."
         )
+
+
+def _change(leaf: Leaf, value: Any) -> str:
+    there, here = (np.asarray(as_data(x)).ravel()[:3].tolist() for x in (leaf.value, value))
+    return f"{leaf.path}: {there} there, {here} here"
 
 
 def _close(leaf: Leaf, value: Any) -> bool:

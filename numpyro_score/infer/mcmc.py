@@ -15,7 +15,8 @@ from numpyro.util import find_stack_level, is_prng_key, nested_attrgetter
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._draws import Draws
-from numpyro_score.infer._manifest import kernel_options, key_digest
+from numpyro_score.infer._kernel_options import kernel_options
+from numpyro_score.infer._manifest import key_digest
 from numpyro_score.infer._netcdf import check_netcdf, variables_of
 from numpyro_score.infer._program_cache import ProgramCache, Start
 from numpyro_score.infer._programs import Collected, Programs, Setting, strong
@@ -59,9 +60,9 @@ class MCMC(HostMCMC):
     :param chunk_size: steps per compiled call; None for about a third of a second.
     :param checkpoint: a directory to write draws to, chunk by chunk; None to keep them in memory.
         A run that was killed goes on where it was when it is started again, and gives the draws
-        that it would have given; :meth:`get_samples` then reads them. A chunk is written every few
-        seconds, or, with ``chunk_size``, each time. See :func:`open_checkpoint`. ``warmup`` has the
-        directory ``warmup`` inside.
+        that it would have given; :meth:`get_samples` then reads them. A file is written every five
+        seconds, later on after each hundredth of the time, and, with ``chunk_size``, for each
+        chunk. See :func:`open_checkpoint`. ``warmup`` has the directory ``warmup`` inside.
     :raises ValueError: for arguments that no run can have; in ``run``, for the checkpoint of
         another run, which is a :class:`CheckpointError`.
 
