@@ -59,9 +59,23 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    move_into_place(temporary, path)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a complete file its name, in this order on the disk, too: contents first."""
+    _sync(temporary)
     os.replace(temporary, path)
+    if os.name == "posix":
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[list[Leaf], dict[str, Any]]:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,17 @@ from numpyro_score.infer._manifest import (
     write_manifest,
 )
 from numpyro_score.infer._netcdf import Variable, read_chunk, write_chunk
-from numpyro_score.infer._state_file import StateFileError, read_file, write_file
+from numpyro_score.infer._state_file import (
+    StateFileError,
+    move_into_place,
+    read_file,
+    write_file,
+)
 from numpyro_score.infer.state_io import match
 
 _SECONDS_BETWEEN_FILES = 5.0
+# Of the time since the start: a run of days has hundreds of files, and not as many as seconds.
+_SHARE_BETWEEN_FILES = 0.01
 _MAX_PENDING_BYTES = 2**26
 _OURS = ("warmup", "start.npz", ".start.npz.tmp", ".manifest.json.tmp")
 
@@ -40,10 +46,10 @@ class Store:
     """Where a run writes its draws.
 
     :param directory: of this run alone; it is made where there is none.
-    :param fingerprint: what the draws depend on; see :func:`fingerprint`.
+    :param fingerprint: what the draws depend on, in JSON.
     :param variables: what a chunk holds, in the order of its leaves.
     :param start: states that the run starts with.
-    :param every_chunk: write a file for each chunk, not just every few seconds.
+    :param every_chunk: write a file for each chunk, not just now and then.
     :raises CheckpointError: where the directory is of another run, or damaged.
     """
 
@@ -59,7 +65,7 @@ class Store:
         self.directory = Path(directory)
         self.variables = variables
         self._every_chunk = every_chunk
-        self._written = time.monotonic()
+        self._began = self._written = time.monotonic()
         self._taken: tuple[Position, list[PyTree], list[list[np.ndarray]]] = Position(), start, []
         self._flushed = Position()
         self.files: list[dict[str, Any]] = []
@@ -86,12 +92,14 @@ class Store:
         """Take a chunk; leaves have the axes (chain, draw, ...)."""
         pending = self._taken[2]
         if fields is not None:
-            pending = [*pending, [np.asarray(leaf) for leaf in jax.tree.leaves(fields)]]
+            # Copies: a view of a few rows would keep the whole buffer of a chunk.
+            pending = [*pending, [np.array(leaf) for leaf in jax.tree.leaves(fields)]]
         # One assignment: whatever an interrupt cuts short, draws and states belong together.
         self._taken = position, states, pending
         size = sum(array.nbytes for chunk in pending for array in chunk)
-        late = time.monotonic() - self._written > _SECONDS_BETWEEN_FILES
-        if self._every_chunk or late or size > _MAX_PENDING_BYTES:
+        now = time.monotonic()
+        wait = max(_SECONDS_BETWEEN_FILES, _SHARE_BETWEEN_FILES * (now - self._began))
+        if self._every_chunk or now - self._written > wait or size > _MAX_PENDING_BYTES:
             self.flush()
 
     @property
@@ -123,10 +131,8 @@ class Store:
         path = self.directory / f"draws-{len(self.files):06d}.nc"
         temporary = path.with_name(f".{path.name}.tmp")
         write_chunk(temporary, self.variables, leaves, end - count)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
         digest = digest_file(temporary)
-        os.replace(temporary, path)
+        move_into_place(temporary, path)
         return {"name": path.name, "draws": count, "sha256": digest}
 
     # -- going on ------------------------------------------------------------------------------

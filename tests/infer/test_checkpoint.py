@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
-import subprocess
-import sys
-from functools import partial
+from functools import partial, wraps
 
 import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 import pytest
 from jax import random
 
-from numpyro_score.infer import MALA, MCMC, ULA, CheckpointError, open_checkpoint
+from numpyro_score.infer import MALA, MCLMC, MCMC, ULA, CheckpointError, open_checkpoint
 from numpyro_score.infer._store import Store
 from tests.infer.model import Y, model
 
@@ -113,59 +109,29 @@ class Killed(BaseException):
     """Not an Exception, as the end of a process is none."""
 
 
+def replace_until(limit, writes, replace, *args):
+    writes.append(1)
+    if len(writes) == limit:
+        raise Killed
+    replace(*args)
+
+
 def test_killed_before_every_write_it_loses_one_chunk_at_most(mcmc, plain, tmp_path, monkeypatch):
-    replace = os.replace
+    replace, writes = os.replace, []
     # Set-up writes two files, each of 3 chunks of warm-up one, each of 3 chunks of draws two.
     num_writes = 2 + 3 + 2 * 3
-    writes = []
-
-    def replace_until(limit, *args):
-        writes.append(1)
-        if len(writes) == limit:
-            raise Killed
-        replace(*args)
-
     for limit in range(1, num_writes + 1):
         mcmc.checkpoint = str(tmp_path / str(limit))
         writes.clear()
-        monkeypatch.setattr(os, "replace", partial(replace_until, limit))
+        monkeypatch.setattr(os, "replace", partial(replace_until, limit, writes, replace))
         with pytest.raises(Killed):
             run(mcmc)
         writes.clear()
-        monkeypatch.setattr(os, "replace", partial(replace_until, None))
+        monkeypatch.setattr(os, "replace", partial(replace_until, None, writes, replace))
         assert_same(run(mcmc), plain)
         # A file that did not count is written again, and no more.
         assert limit - 1 + len(writes) <= num_writes + 1
         assert open_checkpoint(mcmc.checkpoint)["posterior"].sizes["draw"] == NUM_KEPT
-
-
-_OTHER_PROCESS = """
-import os, signal, sys
-from numpyro_score.infer._store import Store
-from tests.infer.test_checkpoint import make, run
-flush, files = Store.flush, []
-def flush_and_die(self):
-    flush(self)
-    files.append(1)
-    if len(files) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-Store.flush = flush_and_die
-run(make(sys.argv[1]))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_a_process_that_was_killed(mcmc, plain, tmp_path):
-    directory = mcmc.checkpoint = str(tmp_path / "run")
-    code = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _OTHER_PROCESS, directory],
-        check=False,
-        env=os.environ | {"PYTHONHASHSEED": "123"},
-        timeout=300,
-    ).returncode
-    assert code == -9
-    assert open_checkpoint(directory)["posterior"].sizes["draw"] == 5
-    assert_same(run(mcmc), plain)
 
 
 def test_an_interrupt_leaves_what_there_is_and_can_go_on(mcmc, plain, tmp_path, monkeypatch):
@@ -197,12 +163,22 @@ def test_warmup_and_run_each_go_on(mcmc, tmp_path):
     assert (tmp_path / "run" / "warmup" / "state.npz").exists()
 
 
-def test_chains_in_sequence_take_turns_on_disk_too(tmp_path):
-    mcmc = make(chain_method="sequential")
-    expected = run(mcmc)
+def test_chains_of_another_kernel_in_sequence(tmp_path, monkeypatch):
+    kernel = MCLMC(potential_fn=lambda z: 0.5 * jnp.sum(z["a"] ** 2))
+    mcmc = make(kernel=kernel, chain_method="sequential")
+
+    def run():
+        mcmc.run(random.key(0), init_params={"a": jnp.ones((2, 3))})
+        return outcome(mcmc)
+
+    expected = run()
     mcmc.checkpoint = str(tmp_path / "run")
-    assert_same(run(mcmc), expected)
-    assert_same(run(mcmc), expected)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", partial(replace_until, 8, [], os.replace))
+        with pytest.raises(Killed):
+            run()
+    assert_same(run(), expected)
+    assert_same(run(), expected)
 
 
 def test_it_is_pickled_with_draws_on_disk(mcmc, plain, directory):
@@ -211,12 +187,18 @@ def test_it_is_pickled_with_draws_on_disk(mcmc, plain, directory):
 
 
 def test_files_are_few_where_chunks_are_quick(mcmc, plain, tmp_path, monkeypatch):
-    init = Store.__init__
+    init, flush = Store.__init__, Store.flush
 
     def by_the_clock(self, *args, every_chunk):
         init(self, *args, every_chunk=False)
 
+    def flush_what_is_ours(self):
+        views = [x for chunk in self._taken[2] for x in chunk if x.base is not None]
+        assert not views, "each would hold the buffer of a whole chunk"
+        flush(self)
+
     monkeypatch.setattr(Store, "__init__", by_the_clock)
+    monkeypatch.setattr(Store, "flush", flush_what_is_ours)
     mcmc.checkpoint = str(tmp_path / "run")
     assert_same(run(mcmc), plain)
     assert len(list((tmp_path / "run").glob("draws-*.nc"))) == 1
@@ -243,8 +225,9 @@ def test_draws_on_disk_are_not_in_memory(mcmc, tmp_path, monkeypatch):
 # -- refusals ----------------------------------------------------------------------------------
 
 
+@wraps(model)
 def other_model(y):
-    """Sites of the same names and shapes, and another prior."""
+    """Of the same name, with the same sites, and another density."""
     numpyro.factor("prior", 0.5)
     model(y)
 
@@ -255,11 +238,18 @@ def other_model(y):
         ({"num_samples": 50}, "num_samples: 40 there, 50 here"),
         ({"thinning": 2}, "thinning: 3 there, 2 here"),
         ({"num_warmup": 30}, "num_warmup: 20 there, 30 here"),
-        ({"sampler": MALA(model, target_accept_prob=0.7)}, "'target_accept_prob': 0.574"),
+        (
+            {"sampler": MALA(model, target_accept_prob=0.7)},
+            "kernel.target_accept_prob: 0.574 there, 0.7 here",
+        ),
+        ({"sampler": MALA(model, adaptation="pooled")}, "kernel.pooled: False there, True here"),
         ({"sampler": ULA(model)}, "numpyro_score.infer.ula.ULA"),
-        ({"sampler": MALA(other_model)}, "potential_energy.*Has the model changed"),
+        (
+            {"sampler": MALA(other_model)},
+            r"\.potential_energy: \[.*\] there, .* here.*Has the model changed",
+        ),
     ],
-    ids=["num_samples", "thinning", "num_warmup", "option", "kernel", "model"],
+    ids=["num_samples", "thinning", "num_warmup", "option", "pooled", "kernel", "model"],
 )
 def test_the_checkpoint_of_another_run_is_refused(directory, change, what, monkeypatch):
     monkeypatch.setattr(Store, "add", lambda *args: pytest.fail("sampled before it was refused"))
@@ -304,26 +294,3 @@ def test_damage_is_found(mcmc, plain, directory):
         assert "another directory" in str(error.value) or "version 1" in str(error.value)
         path.write_bytes(content)
     assert_same(run(mcmc), plain)  # put back, all is well
-
-
-def test_directories_that_are_none(mcmc, tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    mcmc.checkpoint = str(tmp_path)
-    with pytest.raises(CheckpointError, match=r"not empty \(thesis.tex\)"):
-        run(mcmc)
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        open_checkpoint(tmp_path / "nowhere")
-
-
-def test_what_cannot_be_stored_is_refused_before_it_runs(tmp_path, monkeypatch):
-    def model():
-        numpyro.sample("x", dist.Normal(0.0, 1.0))
-        numpyro.deterministic("c", jnp.zeros((), jnp.complex64))
-
-    with pytest.raises(TypeError, match="NetCDF has no complex64"):
-        make(tmp_path / "run", kernel=MALA(model)).run(random.key(0))
-    with pytest.raises(ValueError, match="checkpoint needs chain_method"):
-        make(tmp_path / "run", chain_method=jax.vmap)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install h5netcdf h5py"):
-        make(tmp_path / "run")
