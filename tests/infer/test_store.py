@@ -44,7 +44,8 @@ def test_what_cannot_be_stored_is_refused_before_it_runs(tmp_path, monkeypatch):
 
     def make(model, **options):
         checkpoint = tmp_path / "run"
-        return MCMC(MALA(model), num_warmup=0, num_samples=1, checkpoint=checkpoint, **options)
+        options |= {"num_warmup": 0, "num_samples": 1, "progress_bar": False}
+        return MCMC(MALA(model), checkpoint=checkpoint, **options)
 
     with pytest.raises(TypeError, match="NetCDF has no complex64"):
         make(model).run(random.key(0))
