@@ -13,6 +13,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from jax import random
 from numpyro import infer as theirs
@@ -124,19 +126,24 @@ def steps_of(directory):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads the memory from Linux")
 def test_memory_does_not_grow_with_the_number_of_draws(tmp_path, monkeypatch):
-    num_samples, size = 200, 100_000
+    num_samples, size = 300, 100_000
     draws = 4 * size * num_samples
+
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.deterministic("large", x + jnp.arange(size, dtype=jnp.float32))
+
     mcmc = MCMC(
-        MALA(potential_fn=lambda z: 0.5 * jnp.sum(z**2)),
+        MALA(model),
         num_warmup=0,
         num_samples=num_samples,
-        chunk_size=10,
+        chunk_size=5,
         progress_bar=False,
     )
     seen = []
 
     def grown(kind, checkpoint):
-        """Return by how much the memory grows in the second half of the run."""
+        """Return by how much the memory grows from the second quarter of the run to the last."""
         add = kind.add
 
         def add_and_look(self, *args):
@@ -147,12 +154,13 @@ def test_memory_does_not_grow_with_the_number_of_draws(tmp_path, monkeypatch):
             patch.setattr(kind, "add", add_and_look)
             seen.clear()
             mcmc.checkpoint = checkpoint
-            mcmc.run(random.key(0), init_params=jnp.zeros(size))
-        return seen[-1] - seen[len(seen) // 2]
+            mcmc.run(random.key(0))
+        quarters = np.array(seen).reshape(4, -1)
+        return np.median(quarters[3]) - np.median(quarters[1])
 
     on_disk, in_memory = grown(Store, str(tmp_path / "run")), grown(Draws, None)
     assert on_disk < 0.15 * draws
-    assert in_memory > 0.3 * draws, "a run in memory shows what is looked for"
+    assert in_memory > 0.35 * draws, "a run in memory shows what is looked for"
 
 
 def resident_memory():
