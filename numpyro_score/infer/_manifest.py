@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_score._typing import PyTree
+from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._netcdf import Variable
-from numpyro_score.infer._programs import as_data
 from numpyro_score.infer._run_arguments import digest_arrays
 from numpyro_score.infer._state_file import Leaf, StateFileError, read_file, replace_file
 

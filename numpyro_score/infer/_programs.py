@@ -13,6 +13,7 @@ from numpyro.util import identity, nested_attrgetter
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._fresh_kernel import fresh
+from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._run_arguments import RunArguments
 
 _BUFFER_BYTES = 2**23
@@ -275,12 +276,6 @@ def strong(tree: PyTree) -> PyTree:
         return jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
 
     return jax.tree.map(convert, tree)
-
-
-def as_data(x: Any) -> Array:
-    """Return the numbers of a typed random key, and any other array as it is."""
-    x = jnp.asarray(x)
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def _count(tally: Tally, state: PyTree) -> Tally:

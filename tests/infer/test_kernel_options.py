@@ -23,6 +23,7 @@ OTHER = {
         "adapt_mass_matrix": False,
         "inverse_mass_matrix": jnp.ones(4),
         "dense_mass": True,
+        "max_rank": 2,
         "target_accept_prob": 0.6,
         "adaptation": "pooled",
         "path": "local",

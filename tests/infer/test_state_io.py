@@ -32,6 +32,7 @@ OPTIONS = {"num_warmup": 20, "num_samples": 10, "progress_bar": False}
 # What their states look like is all that is asked.
 KERNELS = {
     "mala_dense": lambda: MALA(model, dense_mass=True),
+    "mala_low_rank": lambda: MALA(model, max_rank=2),
     "ghmc": lambda: GHMC(model),
     "ula": lambda: ULA(model),
     "mclmc": lambda: MCLMC(model),
