@@ -7,6 +7,7 @@ from numpyro_score.infer.adapter import BlackJAXKernel
 from numpyro_score.infer.adjusted_mclmc import AdjustedMCLMC, AdjustedMCLMCState
 from numpyro_score.infer.algorithm import AlgorithmKernel, AlgorithmState, kernel_from_algorithm
 from numpyro_score.infer.barker import Barker
+from numpyro_score.infer.checkpoint import CheckpointError, open_checkpoint
 from numpyro_score.infer.ghmc import GHMC
 from numpyro_score.infer.hmc import HMC
 from numpyro_score.infer.mala import MALA
@@ -22,6 +23,7 @@ from numpyro_score.infer.registry import (
     get_kernel,
     register_kernel,
 )
+from numpyro_score.infer.state_io import StateFileError, load_state, save_state
 from numpyro_score.infer.ula import ULA, ULAState
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "AlgorithmState",
     "Barker",
     "BlackJAXKernel",
+    "CheckpointError",
     "DoublyIntractableError",
     "GHMC",
     "HMC",
@@ -46,6 +49,7 @@ __all__ = [
     "MomentumState",
     "NUTS",
     "PreconditionedKernel",
+    "StateFileError",
     "TrajectoryState",
     "TrajectoryTuning",
     "ULA",
@@ -54,5 +58,8 @@ __all__ = [
     "check_model",
     "get_kernel",
     "kernel_from_algorithm",
+    "load_state",
+    "open_checkpoint",
     "register_kernel",
+    "save_state",
 ]

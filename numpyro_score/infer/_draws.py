@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,64 +10,86 @@ import numpy as np
 
 from numpyro_score._typing import PyTree
 
+_ALIGNMENT = 64
+
+
+class Position(NamedTuple):
+    """How far a run has come: steps, kept draws per chain, and what went wrong on the way."""
+
+    steps: int = 0
+    kept: int = 0
+    non_finite: int = 0
+    divergent: int = 0
+
 
 class Draws:
     """Draws in arrays with the axes (chain, draw, ...), which are filled from the front.
 
     :param num_kept: draws per chain there is room for.
+    :param states: states that the run starts with.
     """
 
-    def __init__(self, num_kept: int) -> None:
+    def __init__(self, num_kept: int, states: list[PyTree]) -> None:
         self.num_kept = num_kept
-        self.count = 0
+        self.position, self.states = Position(), states
         self._arrays: PyTree = None
 
-    def add(self, fields: dict[str, PyTree] | None, position: Any, states: list[PyTree]) -> None:
+    def add(
+        self, fields: dict[str, PyTree] | None, position: Position, states: list[PyTree]
+    ) -> None:
         """Add a chunk, whose leaves have the axes (chain, draw, ...); None for warm-up."""
-        if fields is None:
-            return
+        if fields is not None:
+            self._fill(fields, slice(self.position.kept, position.kept))
+        self.position, self.states = position, states
+
+    def _fill(self, fields: dict[str, PyTree], here: slice) -> None:
         if self._arrays is None:
             self._arrays = jax.tree.map(self._room, fields)
-        size = jax.tree.leaves(fields)[0].shape[1]
-        here = slice(self.count, self.count + size)
 
         def fill(room: np.ndarray, new: np.ndarray) -> None:
             room[:, here] = new
 
         jax.tree.map(fill, self._arrays, fields)
-        self.count += size
 
     def _room(self, x: np.ndarray) -> np.ndarray:
-        return np.empty((x.shape[0], self.num_kept, *x.shape[2:]), x.dtype)
+        return _aligned((x.shape[0], self.num_kept, *x.shape[2:]), x.dtype)
 
-    def take(self) -> dict[str, PyTree] | None:
-        """Return the draws as JAX arrays; they are given away, and not held twice."""
+    def take(self, like: dict[str, PyTree]) -> dict[str, PyTree] | None:
+        """Return the draws as JAX arrays; they are given away, and not held twice.
+
+        :param like: fields of a state, which tell random keys from numbers.
+        """
         if self._arrays is None:
             return None
         leaves, structure = jax.tree.flatten(self._arrays)
         self._arrays = None
         out = []
         while leaves:
-            out.append(jnp.asarray(leaves.pop(0)[:, : self.count]))
-        return jax.tree.unflatten(structure, out)
+            # On a CPU this takes the memory over, where it is aligned; jnp.asarray copies twice.
+            out.append(jax.device_put(leaves.pop(0)[:, : self.position.kept]))
+        return wrap_keys(jax.tree.unflatten(structure, out), like)
 
 
-def by_chain(rows: list[PyTree], count: int, num_chains: int, batched: bool) -> PyTree:
-    """Return the first ``count`` rows of every chain with the axes (chain, draw, ...).
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    at = -memory.ctypes.data % _ALIGNMENT
+    return memory[at : at + size].view(dtype).reshape(shape)
 
-    :param rows: of each chain, leaves ``(rows, ...)``; or, ``batched``, of all chains at once,
-        leaves ``(rows, chain, ...)``. A number that all chains share is repeated.
+
+def by_chain(lanes: list[PyTree], count: int, batched: bool) -> PyTree:
+    """Return the first ``count`` draws of every chain with the axes (chain, draw, ...).
+
+    :param lanes: of each chain, leaves ``(draw, ...)``; or, ``batched``, of all chains at once,
+        leaves ``(chain, draw, ...)``.
     """
 
     def join(*leaves: Any) -> np.ndarray:
-        arrays = [np.asarray(leaf)[:count] for leaf in leaves]
-        if not batched:
-            return np.stack(arrays)
-        if arrays[0].ndim < 2:
-            return np.broadcast_to(arrays[0], (num_chains, count))
-        return np.swapaxes(arrays[0], 0, 1)
+        if batched:
+            return np.asarray(leaves[0])[:, :count]
+        return np.stack([np.asarray(leaf)[:count] for leaf in leaves])
 
-    return jax.tree.map(join, *rows)
+    return jax.tree.map(join, *lanes)
 
 
 def wrap_keys(fields: dict[str, PyTree], like: dict[str, PyTree]) -> dict[str, PyTree]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from numpyro.util import is_prng_key
@@ -14,3 +16,9 @@ def split_key(rng_key: Array) -> Array:
     if is_prng_key(rng_key):
         return jax.random.split(rng_key)
     return jnp.swapaxes(jax.vmap(jax.random.split)(rng_key), 0, 1)
+
+
+def as_data(x: Any) -> Array:
+    """Return the numbers of a typed random key, and any other array as it is."""
+    x = jnp.asarray(x)
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x

@@ -13,6 +13,7 @@ from numpyro.util import identity, nested_attrgetter
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._fresh_kernel import fresh
+from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._run_arguments import RunArguments
 
 _BUFFER_BYTES = 2**23
@@ -76,7 +77,7 @@ class Programs:
         self.traced = traced
         self._start = jax.jit(self._traced_start)
         self._chunk = jax.jit(self._traced_chunk)
-        self._postprocess = jax.jit(self._traced_postprocess)
+        self._postprocess = jax.jit(self._traced_fields)
         self._bound: MCMCKernel | None = None
 
     # -- what the run calls --------------------------------------------------------------------
@@ -110,7 +111,19 @@ class Programs:
         """Trace a chunk; raises what tracing raises."""
         zero = jax.ShapeDtypeStruct((), jnp.int32)
         _, rows, _ = jax.eval_shape(self._chunk, state, arguments.arrays, zero, zero, zero)
-        jax.eval_shape(self._postprocess, rows[0], zero, arguments.arrays)
+        jax.eval_shape(self._postprocess, rows, zero, arguments.arrays)
+
+    def outputs(self, state: PyTree, arguments: RunArguments) -> dict[str, PyTree]:
+        """Return shapes and dtypes of one kept draw of one chain, by field."""
+        arrays = arguments.arrays if self.traced else []
+        zero = jax.ShapeDtypeStruct((), jnp.int32)
+        _, rows, _ = jax.eval_shape(self._chunk, state, arrays, zero, zero, zero)
+        fields = jax.eval_shape(self._postprocess, rows, zero, arrays)
+        # Axes of rows and, in a batch, of chains.
+        lead = 1 if self._num_lanes is None else 2
+        drop = lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype)  # noqa: E731
+        values = jax.tree.map(drop, fields)
+        return dict(zip(self._collected.fields, values, strict=True))
 
     def chunk(
         self, state: PyTree, arguments: RunArguments, num_steps: int, kept: bool, thinning: int
@@ -126,8 +139,13 @@ class Programs:
             state, arrays, jnp.int32(num_steps), jnp.int32(skipped), jnp.int32(thinning)
         )
 
-    def postprocess(self, rows: PyTree, num_rows: int, arguments: RunArguments) -> PyTree:
-        """Return constrained values and deterministic sites of the first ``num_rows`` rows."""
+    def postprocess(
+        self, rows: tuple[PyTree, ...], num_rows: int, arguments: RunArguments
+    ) -> tuple[PyTree, ...]:
+        """Return the fields, with constrained values and deterministic sites for the draws.
+
+        Only the first ``num_rows`` rows are right. A batch of chains has its axis in front.
+        """
         arrays = arguments.arrays if self.traced else []
         return self._postprocess(rows, jnp.int32(num_rows), arrays)
 
@@ -184,6 +202,21 @@ class Programs:
         rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
         tally = Tally(jnp.int32(0), jnp.int32(0))
         return jax.lax.fori_loop(0, num_steps, body, (strong(state), rows, tally))
+
+    def _traced_fields(
+        self, rows: tuple[PyTree, ...], num_rows: Array, arrays: list[Array]
+    ) -> tuple[PyTree, ...]:
+        fields = (self._traced_postprocess(rows[0], num_rows, arrays), *rows[1:])
+        if self._num_lanes is None:
+            return fields
+
+        def chains_first(x: Array) -> Array:
+            # Here, because NumPy takes ten times as long. What all chains share is repeated.
+            if x.ndim < 2:
+                return jnp.broadcast_to(x, (self._num_lanes, *x.shape))
+            return jnp.swapaxes(x, 0, 1)
+
+        return jax.tree.map(chains_first, fields)
 
     def _traced_postprocess(self, rows: PyTree, num_rows: Array, arrays: list[Array]) -> PyTree:
         first = jax.tree.map(lambda x: x[0], rows)
@@ -243,12 +276,6 @@ def strong(tree: PyTree) -> PyTree:
         return jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
 
     return jax.tree.map(convert, tree)
-
-
-def as_data(x: Any) -> Array:
-    """Return the numbers of a typed random key, and any other array as it is."""
-    x = jnp.asarray(x)
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def _count(tally: Tally, state: PyTree) -> Tally:

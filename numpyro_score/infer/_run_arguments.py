@@ -49,7 +49,7 @@ class RunArguments:
 
     def digest(self) -> str:
         """Return a hash of the contents of the arrays and of the other leaves."""
-        rest = [repr(leaf) for leaf in self._rest if not callable(leaf)]
+        rest = [_stable(leaf) for leaf in self._rest]
         text = [np.frombuffer(part.encode(), np.uint8) for part in rest]
         return digest_arrays([*self.arrays, *text])
 
@@ -60,6 +60,13 @@ def _rest_key(leaf: Any) -> Hashable:
     except TypeError:
         return id(leaf)
     return type(leaf), leaf  # 1, 1.0 and True are equal
+
+
+def _stable(leaf: Any) -> str:
+    """Return the same text for the same value in every process; of other things, their class."""
+    if leaf is None or isinstance(leaf, (bool, int, float, complex, str, bytes, np.generic)):
+        return repr(leaf)
+    return f"{type(leaf).__module__}.{type(leaf).__qualname__}"
 
 
 def _is_array(leaf: Any) -> bool:
@@ -85,3 +92,13 @@ def digest_arrays(tree: PyTree) -> str:
 def under_transform(*trees: PyTree) -> bool:
     """Whether the values cannot be looked at now, because jit, vmap or pmap traces us."""
     return not all(is_concrete(leaf) for leaf in jax.tree.leaves(trees))
+
+
+def check_chains(init_params: PyTree, num_chains: int) -> None:
+    """Refuse starts of another number of chains."""
+    leading = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(init_params)}
+    if num_chains > 1 and leading - {(num_chains,)}:
+        raise ValueError(
+            "`init_params` must have the same leading dimension as `num_chains`: expected "
+            f"{num_chains}, got {sorted(leading)}."
+        )

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import warnings
+from typing import Protocol
 
 import jax
+import numpy as np
+from numpyro.util import find_stack_level
 
 from numpyro_score._typing import PyTree
-from numpyro_score.infer._draws import by_chain
+from numpyro_score.infer._draws import Position, by_chain
 from numpyro_score.infer._programs import Programs
 from numpyro_score.infer._progress import Bar, Pace
 from numpyro_score.infer._run_arguments import RunArguments
 from numpyro_score.infer._upstream import Plan
 
 
-class Position(NamedTuple):
-    """How far a run has come: steps, kept draws per chain, and what went wrong on the way."""
-
-    steps: int = 0
-    kept: int = 0
-    non_finite: int = 0
-    divergent: int = 0
-
-
 class Sink(Protocol):
-    """Where chunks go."""
+    """Where chunks go, and so how far a run has come, whenever an interrupt comes."""
+
+    @property
+    def position(self) -> Position:
+        """How far the run has come."""
+
+    @property
+    def states(self) -> list[PyTree]:
+        """Where the chains are."""
 
     def add(
         self, fields: dict[str, PyTree] | None, position: Position, states: list[PyTree]
@@ -35,7 +37,8 @@ class Sink(Protocol):
 class Sampling:
     """One run under way.
 
-    :param states: states of the chains, one by one; or, ``batched``, of all of them as one.
+    :param sink: where draws go. Its states are of the chains, one by one; or, ``batched``, of all
+        of them as one.
     """
 
     def __init__(
@@ -44,8 +47,7 @@ class Sampling:
         arguments: RunArguments,
         plan: Plan,
         names: tuple[str, ...],
-        states: list[PyTree],
-        position: Position,
+        sink: Sink,
         *,
         num_chains: int,
         batched: bool,
@@ -54,13 +56,22 @@ class Sampling:
         self.arguments = arguments
         self.plan = plan
         self.names = names
-        self.states = states
-        self.position = position
+        self.sink = sink
         self.num_chains = num_chains
         self.batched = batched
         self.interrupted = False
 
-    def advance(self, pace: Pace, bar: Bar, sink: Sink) -> None:
+    @property
+    def position(self) -> Position:
+        """How far the run has come."""
+        return self.sink.position
+
+    @property
+    def states(self) -> list[PyTree]:
+        """Where the chains are."""
+        return self.sink.states
+
+    def advance(self, pace: Pace, bar: Bar) -> None:
         """Take the steps that are left."""
         try:
             self._compile()
@@ -69,12 +80,20 @@ class Sampling:
             while self.position.steps < self.plan.num_steps:
                 before = self.position
                 num_steps, kept = self._next(pace.num_steps, capacity)
-                self._chunk(num_steps, kept, bar, sink)
+                self._chunk(num_steps, kept, bar)
                 pace.lap(num_steps)
                 after = self.position
                 bar.update(before.steps, after.steps, self.states, after[2:])
         except KeyboardInterrupt:
             self.interrupted = True
+
+    def warn_of_interrupt(self) -> None:
+        """Say what there is of what was asked for."""
+        warnings.warn(
+            f"interrupted after step {self.position.steps} of {self.plan.num_steps}: "
+            f"{self.position.kept} of {self.plan.num_kept} draws per chain are kept.",
+            stacklevel=find_stack_level(),
+        )
 
     def _compile(self) -> None:
         # A chunk of no steps: the first real one is then timed for what it does.
@@ -90,7 +109,7 @@ class Sampling:
         groups = max(1, min(wanted // plan.thinning, capacity))
         return min(groups * plan.thinning, plan.num_steps - steps), True
 
-    def _chunk(self, num_steps: int, kept: bool, bar: Bar, sink: Sink) -> None:
+    def _chunk(self, num_steps: int, kept: bool, bar: Bar) -> None:
         thinning = self.plan.thinning
         outcomes = [
             self.programs.chunk(state, self.arguments, num_steps, kept, thinning)
@@ -107,17 +126,18 @@ class Sampling:
             old.divergent + sum(int(tally.divergent) for tally in tallies),
         )
         # All of it has been computed: an interrupt before this line leaves the last chunk intact.
-        sink.add(fields, position, states)
-        self.states, self.position = states, position
+        self.sink.add(fields, position, states)
         if kept and bar.enabled:
-            draws = by_chain([row[0] for row in rows], count, self.num_chains, self.batched)
-            bar.add_draws(draws)
+            bar.add_draws(self._unconstrained([row[0] for row in rows], count))
 
     def _fields(self, rows: list[tuple[PyTree, ...]], count: int) -> dict[str, PyTree]:
-        draws = [self.programs.postprocess(row[0], count, self.arguments) for row in rows]
-        columns = [draws, *([row[i] for row in rows] for i in range(1, len(self.names)))]
-        joined = [by_chain(column, count, self.num_chains, self.batched) for column in columns]
-        return dict(zip(self.names, joined, strict=True))
+        lanes = [self.programs.postprocess(row, count, self.arguments) for row in rows]
+        return dict(zip(self.names, by_chain(lanes, count, self.batched), strict=True))
+
+    def _unconstrained(self, rows: list[PyTree], count: int) -> PyTree:
+        if self.batched:
+            rows = [jax.tree.map(lambda x: np.swapaxes(np.asarray(x)[:count], 0, 1), rows[0])]
+        return by_chain(rows, count, self.batched)
 
 
 def stack_states(states: list[PyTree], num_chains: int, batched: bool) -> PyTree:

@@ -1,10 +1,11 @@
 """The one place that knows private names of ``numpyro.infer.MCMC``.
 
-``tests/infer/test_upstream.py`` compares ``PRIVATE_NAMES`` with what NumPyro has.
+``tests/infer/test_mcmc.py`` compares ``PRIVATE_NAMES`` with what NumPyro has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpyro.infer
@@ -47,6 +48,9 @@ class Plan(NamedTuple):
 class HostMCMC(numpyro.infer.MCMC):
     """NumPyro's ``MCMC`` behind names of our own."""
 
+    _load: Callable[[], dict[str, PyTree] | None] | None = None
+    _loaded: dict[str, PyTree] | None = None
+
     def _plan(self) -> Plan:
         """Return what ``run`` or ``warmup`` asked for."""
         params = self._collection_params
@@ -76,8 +80,25 @@ class HostMCMC(numpyro.infer.MCMC):
         removed = (name[len(excluded) :] for name in names if name.startswith(excluded))
         return collected, tuple(removed)
 
-    def _keep(self, states: dict[str, PyTree] | None, last_state: PyTree) -> None:
-        """Keep the outcome of a run: draws and fields by name."""
+    def _keep(
+        self,
+        states: dict[str, PyTree] | None,
+        last_state: PyTree,
+        load: Callable[[], dict[str, PyTree] | None] | None = None,
+    ) -> None:
+        """Keep the outcome of a run: draws and fields by name, or how to load them."""
         self._states = states
+        self._load = load
         self._states_flat = None
         self._last_state = last_state
+
+    # NumPyro reads and sets this attribute; draws that lie in a store are read when asked for.
+    @property
+    def _states(self) -> Any:
+        if self._loaded is None and self._load is not None:
+            self._loaded, self._load = self._load(), None
+        return self._loaded
+
+    @_states.setter
+    def _states(self, states: Any) -> None:
+        self._loaded, self._load = states, None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,13 +14,18 @@ from numpyro.util import find_stack_level, is_prng_key, nested_attrgetter
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._draws import Draws, wrap_keys
+from numpyro_score.infer._draws import Draws
+from numpyro_score.infer._kernel_options import kernel_options
+from numpyro_score.infer._manifest import key_digest
+from numpyro_score.infer._netcdf import check_netcdf, variables_of
 from numpyro_score.infer._program_cache import ProgramCache, Start
 from numpyro_score.infer._programs import Collected, Programs, Setting, strong
 from numpyro_score.infer._progress import Bar, Pace
-from numpyro_score.infer._run_arguments import RunArguments, under_transform
-from numpyro_score.infer._sampling import Position, Sampling, part_states, stack_states
+from numpyro_score.infer._run_arguments import RunArguments, check_chains, under_transform
+from numpyro_score.infer._sampling import Sampling, part_states, stack_states
+from numpyro_score.infer._store import Store
 from numpyro_score.infer._upstream import HostMCMC, Plan
+from numpyro_score.infer.checkpoint import load_draws
 
 
 class MCMC(HostMCMC):
@@ -51,7 +58,13 @@ class MCMC(HostMCMC):
     :param jit_model_args: arguments are traced wherever they can be; True asks for it with kernels
         that we do not know, and warns where it cannot be.
     :param chunk_size: steps per compiled call; None for about a third of a second.
-    :raises ValueError: for arguments that no run can have.
+    :param checkpoint: a directory to write draws to, chunk by chunk; None to keep them in memory.
+        A run that was killed goes on where it was when it is started again, and gives the draws
+        that it would have given; :meth:`get_samples` then reads them. A file is written every five
+        seconds, later on after each hundredth of the time, and, with ``chunk_size``, for each
+        chunk. See :func:`open_checkpoint`. ``warmup`` has the directory ``warmup`` inside.
+    :raises ValueError: for arguments that no run can have; in ``run``, for the checkpoint of
+        another run, which is a :class:`CheckpointError`.
 
     >>> import jax, numpyro, numpyro.distributions as dist
     >>> from numpyro_score.infer import MALA, MCMC
@@ -78,6 +91,7 @@ class MCMC(HostMCMC):
         progress_rate: int | None = None,
         jit_model_args: bool = False,
         chunk_size: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         for value, name in ((chunk_size, "chunk_size"), (progress_rate, "progress_rate")):
             if value is not None:
@@ -95,8 +109,16 @@ class MCMC(HostMCMC):
             jit_model_args=jit_model_args,
         )
         self.chunk_size = chunk_size if chunk_size is not None else progress_rate
+        self.checkpoint = None if checkpoint is None else os.fspath(checkpoint)
         self._programs = ProgramCache()
         self._interrupted = False
+        if self.checkpoint is not None:
+            check_netcdf()
+            if self._own_loop_of_numpyro():
+                raise ValueError(
+                    f"checkpoint needs chain_method='vectorized' or 'sequential', got "
+                    f"{chain_method!r} with {num_chains} chains, which runs NumPyro's own loop."
+                )
 
     def warmup(self, rng_key: Array, *args: Any, **options: Any) -> None:
         """Run the warm-up alone; see :meth:`numpyro.infer.MCMC.warmup`.
@@ -153,7 +175,7 @@ class MCMC(HostMCMC):
         if not isinstance(extra_fields, (tuple, list)):
             raise TypeError(f"extra_fields must be a tuple of names, got {extra_fields!r}.")
         init_params = jax.tree.map(jnp.asarray, init_params)
-        _check_chains(init_params, self.num_chains)
+        check_chains(init_params, self.num_chains)
         keys = self._keys(rng_key)
         if self.post_warmup_state is not None:
             self._plan_sampling()
@@ -161,30 +183,64 @@ class MCMC(HostMCMC):
         names, removed = self._fields(tuple(extra_fields))
         collected = Collected(names, removed, self.postprocess_fn)
         programs, states = self._start(keys, init_params, arguments, collected)
+        sink: Draws | Store = Draws(plan.num_kept, states)
+        if self.checkpoint is not None:
+            sink = self._open_store(plan, collected, keys, arguments, programs, states)
         sampling = Sampling(
             programs,
             arguments,
             plan,
             names,
-            states,
-            Position(),
+            sink,
             num_chains=self.num_chains,
             batched=self._batched,
         )
-        pace = Pace(self.chunk_size)
-        sink = Draws(plan.num_kept)
-        with Bar(self.sampler, plan, 0, self.progress_bar) as bar:
-            sampling.advance(pace, bar, sink)
+        with Bar(self.sampler, plan, sampling.position.steps, self.progress_bar) as bar:
+            sampling.advance(Pace(self.chunk_size), bar)
         self._interrupted = sampling.interrupted
         last_state = stack_states(sampling.states, self.num_chains, self._batched)
-        draws = sink.take()
-        if draws is not None:
-            draws = wrap_keys(
-                draws, {name: nested_attrgetter(name)(last_state) for name in names[1:]}
-            )
-        self._keep(draws, last_state)
+        like = {name: nested_attrgetter(name)(last_state) for name in names[1:]}
+        if isinstance(sink, Draws):
+            self._keep(sink.take(like), last_state)
+        else:
+            sink.flush()
+            outputs = programs.outputs(states[0], arguments)
+            load = partial(load_draws, sink.directory, sink.variables, outputs, plan, like)
+            self._keep(None, last_state, load)
         if sampling.interrupted:
-            _warn_of_interrupt(sampling.position, plan)
+            sampling.warn_of_interrupt()
+
+    def _open_store(
+        self,
+        plan: Plan,
+        collected: Collected,
+        keys: Array,
+        arguments: RunArguments,
+        programs: Programs,
+        states: list[PyTree],
+    ) -> Store:
+        assert self.checkpoint is not None
+        outputs = programs.outputs(states[0], arguments)
+        variables = variables_of(outputs, collected.fields[0])
+        fingerprint = {
+            "kernel": kernel_options(self.sampler),
+            "num_warmup": self.num_warmup,
+            "num_samples": self.num_samples,
+            "num_steps": plan.num_steps,
+            "num_kept": plan.num_kept,
+            "thinning": self.thinning,
+            "num_chains": self.num_chains,
+            "chain_method": "vectorized" if self._batched else "sequential",
+            "begins": "with warm-up" if self.post_warmup_state is None else "at a state",
+            "rng_key": key_digest(keys),
+            "data": arguments.digest()[:16],
+            "draws": [f"{v.group}/{v.name}: {v.dtype}{list(v.shape)}" for v in variables],
+        }
+        directory = self.checkpoint
+        if plan.num_warmup == plan.num_steps:
+            directory = os.path.join(directory, "warmup")
+        every_chunk = self.chunk_size is not None
+        return Store(directory, fingerprint, variables, states, every_chunk=every_chunk)
 
     @property
     def _batched(self) -> bool:
@@ -229,20 +285,3 @@ class MCMC(HostMCMC):
                 "'sequential'.",
                 stacklevel=find_stack_level(),
             )
-
-
-def _check_chains(init_params: PyTree, num_chains: int) -> None:
-    leading = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(init_params)}
-    if num_chains > 1 and leading - {(num_chains,)}:
-        raise ValueError(
-            "`init_params` must have the same leading dimension as `num_chains`: expected "
-            f"{num_chains}, got {sorted(leading)}."
-        )
-
-
-def _warn_of_interrupt(position: Position, plan: Plan) -> None:
-    warnings.warn(
-        f"interrupted after step {position.steps} of {plan.num_steps}: {position.kept} of "
-        f"{plan.num_kept} draws per chain are kept.",
-        stacklevel=find_stack_level(),
-    )

@@ -17,6 +17,7 @@ from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer.util import Predictive
 
 from numpyro_score.infer import MALA, MCLMC, MCMC, _upstream
+from numpyro_score.infer._draws import Draws, Position
 from numpyro_score.infer._progress import RunningRhat
 from tests.infer.model import Y, model
 
@@ -144,6 +145,21 @@ def test_only_kept_draws_are_postprocessed():
     # Blocks have a fixed length, so that empty rows are seen too, and no dropped draw.
     assert set(np.float32(seen)) - {0.0} <= set(kept)
     assert len(kept) == 10
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="memory of its own")
+def test_draws_are_held_once():
+    draws = Draws(6, [])
+    for end in (4, 6):
+        draws.add(
+            {"z": np.full((2, end - draws.position.kept, 3), end, np.float32)},
+            Position(kept=end),
+            [],
+        )
+    room = draws._arrays["z"].ctypes.data
+    taken = draws.take({})["z"]
+    assert taken.unsafe_buffer_pointer() == room
+    np.testing.assert_array_equal(taken[0, :, 0], [4, 4, 4, 4, 6, 6])
 
 
 # -- interrupts, the bar -----------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""A file of named arrays: one ``.npz`` of their bytes and a JSON header, sealed by a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_score._typing import Array
+
+FORMAT = "numpyro_score.state"
+VERSION = 1
+
+
+class StateFileError(ValueError):
+    """A file that holds no state, or not the state that was asked for."""
+
+
+class Leaf(NamedTuple):
+    """One array of a tree, and where it stands in it."""
+
+    path: str
+    value: Array
+
+
+def write_file(
+    path: str | os.PathLike[str], leaves: list[tuple[str, Any]], extra: dict[str, Any]
+) -> None:
+    """Write arrays, and ``extra`` into the header."""
+    entries: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for i, (name, leaf) in enumerate(leaves):
+        leaf = jnp.asarray(leaf)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        # Bytes, and the dtype by name: NumPy's own format knows neither keys nor bfloat16.
+        data = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        arrays[f"leaf_{i:05d}"] = np.frombuffer(data.tobytes(), np.uint8)
+        entry = {"path": name, "dtype": data.dtype.name, "shape": data.shape}
+        entries.append(entry | ({"key": str(jax.random.key_impl(leaf))} if is_key else {}))
+    header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "leaves": entries, **extra}
+    header["sha256"] = _seal(header, arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    replace_file(path, buffer.getvalue())
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that whoever looks, after a crash too, sees the old one or all of the new."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+    move_into_place(temporary, path)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a complete file its name, in this order on the disk, too: contents first."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    if os.name == "posix":
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[list[Leaf], dict[str, Any]]:
+    """Return the arrays and the header.
+
+    :raises StateFileError: for a file that is not as it was written.
+    """
+    name = os.fspath(path)
+    try:
+        # By way of its bytes: NumPy leaves a file open that it cannot read.
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        header = json.loads(arrays.pop("header").tobytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise StateFileError(f"{name} is no state file, or is damaged: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise StateFileError(f"{name} was not written by save_state.")
+    if header.get("version") != VERSION:
+        raise StateFileError(
+            f"{name} has version {header.get('version')} of the format, this package reads version "
+            f"{VERSION}: load it with the package that saved it."
+        )
+    if header.pop("sha256", None) != _seal(header, arrays):
+        raise StateFileError(f"{name} was altered after it was written: its hash does not agree.")
+    entries = zip(header["leaves"], sorted(arrays), strict=True)
+    return [_leaf(name, entry, arrays[key]) for entry, key in entries], header
+
+
+def _leaf(name: str, entry: dict[str, Any], data: np.ndarray) -> Leaf:
+    array = np.frombuffer(data.tobytes(), jnp.dtype(entry["dtype"])).reshape(entry["shape"])
+    value = jnp.asarray(array)
+    if value.dtype != array.dtype:
+        raise StateFileError(
+            f"{name}: {entry['path']} is {array.dtype}, which JAX holds only with "
+            'jax.config.update("jax_enable_x64", True), as in the process that saved it.'
+        )
+    if "key" in entry:
+        value = jax.random.wrap_key_data(value, impl=entry["key"])
+    return Leaf(entry["path"], value)
+
+
+def _seal(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
