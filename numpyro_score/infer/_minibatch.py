@@ -161,3 +161,13 @@ def control_of_values(target: MinibatchTarget, values: dict[str, Any], z: PyTree
                 "that of the site."
             )
     return ravel_pytree(centre)[0]
+
+
+def checked_control(control: Any) -> Any:
+    """Refuse what says neither where the centre is nor how to find it."""
+    if control is None or control == "map" or isinstance(control, dict):
+        return control
+    raise ValueError(
+        'control_variate must be None, "map", or a dict of a (constrained) value for each latent '
+        f"site, got {control!r}."
+    )

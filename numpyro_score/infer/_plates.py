@@ -68,7 +68,7 @@ class Blocks(NamedTuple):
     - **weight** - share of the data that each of them holds.
     """
 
-    rows: Rows
+    rows: dict[str, np.ndarray]
     weight: float
 
 

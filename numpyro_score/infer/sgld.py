@@ -10,7 +10,8 @@ from blackjax.sgmcmc import sgld
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._minibatch import Control, Estimate
-from numpyro_score.infer.stochastic import Move, StepSize, StochasticGradientKernel
+from numpyro_score.infer._step_size import StepSize
+from numpyro_score.infer.stochastic import Move, StochasticGradientKernel
 
 
 class SGLDState(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,31 +13,25 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer import init_to_uniform
 from numpyro.util import is_prng_key
 
-from numpyro_score._checks import check_positive, is_concrete
+from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._keys import split_key
 from numpyro_score.infer._minibatch import (
     Control,
     Estimate,
     MinibatchTarget,
+    checked_control,
     control_of_values,
     minibatch_target,
     with_rows,
 )
 from numpyro_score.infer._plates import check_plates
+from numpyro_score.infer._step_size import Schedule, StepSize, first_step_size, step_size_at
 from numpyro_score.infer._target import Target, model_target
 from numpyro_score.infer.adapter import BlackJAXKernel
 
 #: Every so many steps a second minibatch is drawn, to tell how far apart two of them are.
 NOISE_EVERY = 20
-
-Schedule: TypeAlias = Callable[[Array], Array]
-
-
-class StepSize(NamedTuple):
-    """The step size of the last step, where ArviZ looks for it."""
-
-    step_size: Array
 
 
 class Move(NamedTuple):
@@ -53,14 +47,11 @@ class StochasticGradientKernel(BlackJAXKernel):
 
     A kernel says in :meth:`_move` how BlackJAX takes a step, in ``state_cls`` which state it has,
     and in :meth:`_noise_ratio` what the noise of the minibatches is compared to. One that remembers
-    more than a position between steps names it in ``carry_fields``, and says in
-    :meth:`_initial_carry` how it begins.
+    more than a position between steps says in :meth:`_initial_carry` how that begins.
 
     The state holds the estimate that the *next* step will use: one gradient a step, and a
     potential energy that belongs to the position beside it.
     """
-
-    carry_fields: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -78,9 +69,8 @@ class StochasticGradientKernel(BlackJAXKernel):
             )
         super().__init__(model, None, init_strategy)
         self._step_size = step_size
-        self._control_variate = _checked_control(control_variate)
-        first = self._step_size_at(jnp.zeros((), int)) if callable(step_size) else step_size
-        check_positive(first, "step_size(0)" if callable(step_size) else "step_size")
+        self._control_variate = checked_control(control_variate)
+        self._first_step_size = first_step_size(step_size)
 
     @abstractmethod
     def _move(
@@ -102,7 +92,7 @@ class StochasticGradientKernel(BlackJAXKernel):
         """Return the noise of the minibatches in units of the noise that the kernel adds."""
 
     def _initial_carry(self, rng_key: Array, z: Array) -> dict[str, Array]:
-        """Return the ``carry_fields`` of one chain at its start, or after it stood still."""
+        """Return the kernel's own fields at the start of a chain, or after it stood still."""
         return {}
 
     # -- set-up ------------------------------------------------------------------------------
@@ -127,16 +117,12 @@ class StochasticGradientKernel(BlackJAXKernel):
 
         return target._replace(potential_fn=of_arguments), z
 
-    def _step_size_at(self, i: Array) -> Array:
-        step_size = self._step_size(i) if callable(self._step_size) else self._step_size
-        return jnp.asarray(step_size, jnp.result_type(float))
-
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Any) -> Any:
         target: MinibatchTarget = potential_fn
         several = not is_prng_key(rng_key)
         one = jax.tree.map(lambda x: x[0], z) if several else z
         control = self._initial_control(target, one)
-        step_size = self._step_size_at(jnp.zeros((), int))
+        step_size = step_size_at(self._step_size, jnp.zeros((), int))
 
         def start(rng_key: Array, z: PyTree) -> Any:
             rng_key, start_key = jax.random.split(rng_key)
@@ -205,7 +191,7 @@ class StochasticGradientKernel(BlackJAXKernel):
     def _step(self, state: Any, target: MinibatchTarget, since: Array) -> Any:
         rng_key, step_key = jax.random.split(state.rng_key)
         move_key, other_key, carry_key = jax.random.split(step_key, 3)
-        step_size = self._step_size_at(state.i)
+        step_size = step_size_at(self._step_size, state.i)
         z, unravel = ravel_pytree(state.z)
         estimate = target.estimator(unravel, state.control)
 
@@ -291,12 +277,3 @@ def _variance(one: Estimate, other: Estimate) -> Array:
 
 def _all_finite(*arrays: Array) -> Array:
     return jnp.stack([jnp.isfinite(x).all() for x in arrays]).all()
-
-
-def _checked_control(control: Any) -> Any:
-    if control is None or control == "map" or isinstance(control, dict):
-        return control
-    raise ValueError(
-        'control_variate must be None, "map", or a dict of a (constrained) value for each latent '
-        f"site, got {control!r}."
-    )
