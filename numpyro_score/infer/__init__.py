@@ -3,6 +3,7 @@
 from numpyro_score.infer._step_size import StepSize
 from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.adapter import BlackJAXKernel
+from numpyro_score.infer.host_data import BatchStream, fetch_rows
 from numpyro_score.infer.mala import MALA, MALAState
 from numpyro_score.infer.model_checks import DoublyIntractableError, ModelError, check_model
 from numpyro_score.infer.preconditioned import PreconditionedKernel
@@ -14,6 +15,7 @@ from numpyro_score.infer.ula import ULA, ULAState
 
 __all__ = [
     "AdaptState",
+    "BatchStream",
     "BlackJAXKernel",
     "DoublyIntractableError",
     "MALA",
@@ -31,4 +33,5 @@ __all__ = [
     "ULA",
     "ULAState",
     "check_model",
+    "fetch_rows",
 ]

@@ -19,6 +19,7 @@ from numpyro_score.infer._plates import (
     PlateSizes,
     Rows,
     draw_rows,
+    full_pass,
     partition,
     subsampled_plates,
 )
@@ -88,7 +89,8 @@ class MinibatchTarget(NamedTuple):
                 part = estimate(z, rows)
                 return jax.tree.map(lambda a, b: a + weight * b, total, part), None
 
-            total, _ = jax.lax.scan(add, total, jax.tree.map(jnp.asarray, blocks.rows))
+            with full_pass():
+                total, _ = jax.lax.scan(add, total, jax.tree.map(jnp.asarray, blocks.rows))
         return total
 
     def control_at(self, unravel: Callable[[Array], PyTree], centre: Array) -> Control:

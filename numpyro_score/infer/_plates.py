@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -59,6 +62,24 @@ def draw_rows(rng_key: Array, sizes: PlateSizes) -> Rows:
     return {
         name: draw_subset(key, *sizes[name]) for name, key in zip(sorted(sizes), keys, strict=True)
     }
+
+
+_FULL_PASS = ContextVar("_FULL_PASS", default=False)
+
+
+@contextmanager
+def full_pass() -> Iterator[None]:
+    """Let a model that is traced here know that it is to see all data, block by block."""
+    token = _FULL_PASS.set(True)
+    try:
+        yield
+    finally:
+        _FULL_PASS.reset(token)
+
+
+def in_full_pass() -> bool:
+    """Whether the model is being traced for a pass over all data."""
+    return _FULL_PASS.get()
 
 
 class Blocks(NamedTuple):

@@ -29,6 +29,7 @@ from numpyro_score.infer._plates import check_plates
 from numpyro_score.infer._step_size import Schedule, StepSize, first_step_size, step_size_at
 from numpyro_score.infer._target import Target, model_target
 from numpyro_score.infer.adapter import BlackJAXKernel
+from numpyro_score.infer.model_checks import ModelError
 
 #: Every so many steps a second minibatch is drawn, to tell how far apart two of them are.
 NOISE_EVERY = 20
@@ -102,15 +103,21 @@ class StochasticGradientKernel(BlackJAXKernel):
     ) -> tuple[Target, PyTree]:
         assert self._model is not None, "check_target"
         model, name = with_rows(self._model), type(self).__name__
-        target, z = model_target(
-            rng_key,
-            model,
-            self._init_strategy,
-            init_params,
-            model_args,
-            model_kwargs,
-            lambda trace: check_plates(trace, name),
-        )
+        try:
+            target, z = model_target(
+                rng_key,
+                model,
+                self._init_strategy,
+                init_params,
+                model_args,
+                model_kwargs,
+                lambda trace: check_plates(trace, name),
+            )
+        except jax.errors.TracerArrayConversionError as error:
+            raise ModelError(
+                "The model gives NumPy an array that is not known yet. Perhaps it takes the rows "
+                "of a NumPy array: use jnp.asarray(y)[rows] or numpyro.subsample(y, event_dim=...)."
+            ) from error
 
         def of_arguments(args: tuple, kwargs: dict[str, Any] | None) -> Any:
             return minibatch_target(target, model, args, kwargs)
