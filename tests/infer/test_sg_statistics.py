@@ -1,0 +1,267 @@
+"""Estimates from minibatches are unbiased, and the kernels have the bias that they state."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import blackjax.sgmcmc.diffusions as diffusions
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import MCMC, init_to_value
+
+from numpyro_score.infer import SGHMC, SGLD, SGNHT
+from numpyro_score.infer._plates import draw_subset
+from tests.infer.minibatch_model import gaussian_model, gaussian_posterior
+from tests.statistics import NUM_ERRORS, Moments, assert_recovers
+
+# -- estimates ---------------------------------------------------------------------------------
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), float)
+
+
+def nested(x):
+    """Rows and columns subsample; the prior and the plate ``rows`` alone have terms too."""
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+    with numpyro.plate("rows", 6, subsample_size=4, dim=-2) as rows:
+        numpyro.sample("first", dist.Normal(loc, 2.0), obs=x[rows, :1])
+        with numpyro.plate("columns", 4, subsample_size=3, dim=-1) as columns:
+            taken = x[rows][:, columns]
+            numpyro.sample("x", dist.StudentT(3.0, loc, scale), obs=taken)
+
+
+def nested_by_subsample(x):
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+    with numpyro.plate("rows", 6, subsample_size=4, dim=-2):
+        numpyro.sample("first", dist.Normal(loc, 2.0), obs=numpyro.subsample(x[:, :1], 0))
+        with numpyro.plate("columns", 4, subsample_size=3, dim=-1):
+            numpyro.sample("x", dist.StudentT(3.0, loc, scale), obs=numpyro.subsample(x, 0))
+
+
+def nested_in_full(x):
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+    with numpyro.plate("rows", 6, dim=-2):
+        numpyro.sample("first", dist.Normal(loc, 2.0), obs=x[:, :1])
+        with numpyro.plate("columns", 4, dim=-1):
+            numpyro.sample("x", dist.StudentT(3.0, loc, scale), obs=x)
+
+
+def without_scale(x):
+    """The planted bug: N / B is dropped from both plates."""
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+    with numpyro.plate("rows", 6, subsample_size=4, dim=-2) as rows:
+        with numpyro.handlers.scale(scale=4 / 6):
+            numpyro.sample("first", dist.Normal(loc, 2.0), obs=x[rows, :1])
+        columns_plate = numpyro.plate("columns", 4, subsample_size=3, dim=-1)
+        with columns_plate as columns, numpyro.handlers.scale(scale=4 / 6 * 3 / 4):
+            numpyro.sample("x", dist.StudentT(3.0, loc, scale), obs=x[rows][:, columns])
+
+
+def every_minibatch():
+    """All 15 × 4 minibatches of ``nested``, each as likely as any other."""
+    pairs = list(
+        itertools.product(itertools.combinations(range(6), 4), itertools.combinations(range(4), 3))
+    )
+    return {
+        "rows": jnp.array([rows for rows, _ in pairs]),
+        "columns": jnp.array([columns for _, columns in pairs]),
+    }
+
+
+@functools.cache
+def estimates(model, centre=None):
+    """Mean and covariance of all estimates at one z, and what the data in full say."""
+    control = {"loc": centre[0], "scale": centre[1]} if centre else None
+    kernel = SGLD(model, step_size=1.0, control_variate=control)
+    z = {"loc": jnp.array(0.4), "scale": jnp.array(-0.2)}
+    state = kernel.init(random.key(0), 0, z, (X,), {})
+    target = kernel._target.potential_fn((X,), {})
+    flat, unravel = ravel_pytree(z)
+    estimate = target.estimator(unravel, state.control)
+    values = jax.jit(jax.vmap(lambda rows: estimate(flat, rows)))(every_minibatch())
+    return (
+        float(values.logdensity.mean()),
+        np.asarray(values.score).mean(0),
+        np.asarray(values.score).var(0),
+        target.from_all_data(unravel, flat),
+    )
+
+
+@functools.cache
+def in_full():
+    """Log density and score of all data, by NumPyro."""
+    potential_fn = numpyro.infer.util.initialize_model(
+        random.key(0), nested_in_full, model_args=(X,)
+    ).potential_fn
+    value, grad = jax.value_and_grad(potential_fn)(
+        {"loc": jnp.array(0.4), "scale": jnp.array(-0.2)}
+    )
+    return -float(value), -np.array([grad["loc"], grad["scale"]])
+
+
+def assert_unbiased(model, centre=None):
+    logdensity, score, _, _ = estimates(model, centre)
+    np.testing.assert_allclose(logdensity, in_full()[0], rtol=1e-5)
+    np.testing.assert_allclose(score, in_full()[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [nested, nested_by_subsample])
+def test_estimates_have_the_full_gradient_as_their_mean_over_all_minibatches(model):
+    assert_unbiased(model)
+    assert (estimates(model)[2] > 0.1).all(), "or there is nothing to average"
+
+
+def test_catches_a_dropped_scale():
+    with pytest.raises(AssertionError, match="Mismatched elements"):
+        assert_unbiased(without_scale)
+
+
+def test_a_pass_over_all_data_in_blocks_is_the_full_gradient():
+    full = estimates(nested)[3]
+    np.testing.assert_allclose(full.logdensity, in_full()[0], rtol=1e-5)
+    np.testing.assert_allclose(full.score, in_full()[1], rtol=1e-4, atol=1e-4)
+
+
+def test_control_variates_are_unbiased_anywhere_and_quiet_near_their_centre():
+    near, far = (0.45, float(np.exp(-0.15))), (3.0, 5.0)
+    assert_unbiased(nested, near)
+    assert_unbiased(nested, far)
+    assert (estimates(nested, near)[2] < 0.02 * estimates(nested)[2]).all()
+
+
+def test_every_subset_is_drawn_as_often_as_any_other():
+    num = 15_000
+    keys = random.split(random.key(0), num)
+    subsets = np.sort(np.asarray(jax.jit(jax.vmap(lambda k: draw_subset(k, 6, 4)))(keys)), axis=1)
+    found, counts = np.unique(subsets, axis=0, return_counts=True)
+    assert found.tolist() == [list(c) for c in itertools.combinations(range(6), 4)]
+    error = np.sqrt(num / 15 * (14 / 15))
+    assert np.abs(counts - num / 15).max() < NUM_ERRORS * error
+
+
+# -- stationary distributions ------------------------------------------------------------------
+
+POSTERIOR = gaussian_posterior(1000, 2, 1.0)
+# A posterior of standard deviation 1, which is what the thermostat's own inertia is made for.
+ROUND = gaussian_posterior(1000, 8, np.sqrt(1000))
+
+
+def run(cls, data=POSTERIOR, *, model=gaussian_model, num_warmup=200, num_samples=4000, **options):
+    """Draws of 4 chains that start in the middle, and the extra fields."""
+    start = init_to_value(values={"loc": jnp.asarray(data.mean, float)})
+    mcmc = MCMC(
+        cls(model, init_strategy=start, **options),
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    fields = ("noise_ratio", "gradient_variance", *(("xi",) if cls is SGNHT else ()))
+    mcmc.run(random.key(0), data.y, data.noise, extra_fields=fields)
+    return mcmc.get_samples(group_by_chain=True)["loc"], mcmc.get_extra_fields(group_by_chain=True)
+
+
+def assert_variance(draws, variance, data=POSTERIOR):
+    assert_recovers(draws, Moments(data.mean, np.sqrt(variance)))
+
+
+def sgld_variance(step_size, minibatch_variance, precision=POSTERIOR.precision):
+    """Of z' = z - ε (A z + e) + √(2ε) ξ, with A the precision and Var e = V."""
+    numerator = 1 + step_size * minibatch_variance / 2
+    return numerator / (1 - step_size * precision / 2) / precision
+
+
+def test_sgld_has_the_bias_that_its_docstring_states():
+    step_size = 2e-4
+    draws, extra = run(SGLD, step_size=step_size)
+    variance = POSTERIOR.gradient_variance
+    assert_variance(draws, sgld_variance(step_size, variance))
+    with pytest.raises(AssertionError, match="sd is"):
+        assert_variance(draws, 1 / POSTERIOR.precision)
+
+    # A mean of 200 squares of normals, two coordinates, four chains.
+    measured = np.asarray(extra["gradient_variance"][:, -1])
+    error = variance * np.sqrt(2 / 200)
+    assert np.abs(measured - variance).max() < NUM_ERRORS * error
+    assert abs(measured.mean() - variance) < NUM_ERRORS * error / np.sqrt(measured.size)
+    largest = measured.max(-1)
+    np.testing.assert_allclose(extra["noise_ratio"][:, -1], step_size * largest / 2, rtol=1e-5)
+
+
+def test_control_variates_take_the_noise_of_the_minibatches_away():
+    """On a Gaussian entirely: its gradient is linear."""
+    step_size = 2e-4
+    draws, extra = run(SGLD, step_size=step_size, control_variate="map")
+    assert_variance(draws, sgld_variance(step_size, 0.0))
+    assert extra["noise_ratio"].max() < 1e-6
+
+
+def test_catches_noise_of_the_wrong_size(monkeypatch):
+    """√ε for √(2ε)."""
+    right = diffusions.generate_gaussian_noise
+    monkeypatch.setattr(
+        diffusions, "generate_gaussian_noise", lambda key, x: right(key, x) / jnp.sqrt(2.0)
+    )
+    draws, _ = run(SGLD, step_size=2e-4)
+    with pytest.raises(AssertionError, match="sd is"):
+        assert_variance(draws, sgld_variance(2e-4, POSTERIOR.gradient_variance))
+
+
+def test_catches_a_dropped_scale_in_the_draws():
+    def wrong(y, noise):
+        with numpyro.handlers.scale(scale=100 / 1000):
+            gaussian_model(y, noise)
+
+    draws, _ = run(SGLD, model=wrong, step_size=2e-4)
+    with pytest.raises(AssertionError, match=r"sd is|ESS|R-hat"):
+        assert_variance(draws, sgld_variance(2e-4, POSTERIOR.gradient_variance))
+
+
+def sghmc_variance(step_size, alpha, beta, num_steps, data):
+    """Variance of z where a fresh momentum is followed by steps that are linear in (z, p)."""
+    matrix = np.array([[1, step_size], [-step_size * data.precision, 1 - alpha * step_size]])
+    noise = step_size * (2 * alpha - step_size * beta) + step_size**2 * data.gradient_variance
+    power, total = np.eye(2), np.zeros((2, 2))
+    for _ in range(num_steps):
+        total = matrix @ total @ matrix.T + np.diag([0, noise])
+        power = matrix @ power
+    return (power[0, 1] ** 2 + total[0, 0]) / (1 - power[0, 0] ** 2)
+
+
+@pytest.mark.parametrize("known", [0.0, 1.0])
+def test_sghmc_has_the_variance_of_its_linear_recursion(known):
+    beta = known * POSTERIOR.gradient_variance
+    options = {"step_size": 0.01, "alpha": 60.0, "beta": beta, "num_integration_steps": 5}
+    draws, extra = run(SGHMC, num_samples=2000, **options)
+    exact = sghmc_variance(0.01, 60.0, beta, 5, POSTERIOR)
+    assert_variance(draws, exact)
+    with pytest.raises(AssertionError, match="sd is"):
+        assert_variance(draws, 1 / POSTERIOR.precision)
+    ratio = 0.01 * (POSTERIOR.gradient_variance - beta) / 120
+    largest = np.asarray(extra["noise_ratio"][:, -1])
+    assert np.abs(largest - ratio).max() < NUM_ERRORS * 0.75 * np.sqrt(2 / 100)
+
+
+def test_sgnht_takes_the_noise_up_in_its_thermostat():
+    """The posterior is right to O(ε), at noise that makes SGHMC's variance half as large again."""
+    step_size, alpha = 0.1, 1.0
+    options = {"step_size": step_size, "alpha": alpha}
+    draws, extra = run(SGNHT, ROUND, num_warmup=1000, num_samples=12_000, **options)
+    xi = float(extra["xi"].mean())
+    excess = step_size * ROUND.gradient_variance / 2
+    # E|p|² = d exactly, because ξ has a mean; with it the rest follows from the linear recursion.
+    assert_variance(draws, (1 - xi * step_size / 2 + step_size**2 / 2) / ROUND.precision, ROUND)
+    assert abs(xi - (alpha + excess)) < 0.1 * excess
+    with pytest.raises(AssertionError, match="sd is"):
+        assert_variance(draws, (1 + excess / alpha) / ROUND.precision, ROUND)
