@@ -22,7 +22,7 @@ class SGNHTState(NamedTuple):
 
     - **noise_ratio** - ε (V − β) / 2α, as for :class:`SGHMC`. Here it is no bias: ξ takes it up.
     - **momentum** - flat, kept from step to step.
-    - **xi** - the thermostat ξ; near α (1 + ``noise_ratio``) once it has settled.
+    - **xi** - the thermostat ξ; near α (1 + ``noise_ratio``) at a small ε, once it has settled.
     """
 
     i: Array
@@ -58,7 +58,8 @@ class SGNHT(StochasticGradientKernel):
     **Choice.** ε like a leapfrog step, a tenth of the smallest posterior standard deviation; α of
     the order of one over that deviation. ξ cannot fall faster than by ε a step, and a chain that
     rolls in from far away heats it up: start near the posterior
-    (``init_strategy=init_to_value(...)``).
+    (``init_strategy=init_to_value(...)``). It settles in about α / ε steps, and its inertia suits a
+    posterior of standard deviation near 1: rescale parameters that are far from it.
 
     **References:** Ding, Fang, Babbush, Chen, Skeel & Neven (2014), "Bayesian sampling using
     stochastic gradient thermostats".

@@ -68,9 +68,9 @@ def test_an_iterator_of_minibatches():
 @pytest.mark.parametrize(
     ("stream", "message"),
     [
-        (lambda: itertools.islice(batches(), 5), "there is no batch 6"),
+        (lambda: itertools.islice(batches(), 10), "there is no batch 11"),
         (
-            lambda: itertools.chain(itertools.islice(batches(), 5), [HOST[:2]]),
+            lambda: itertools.chain(itertools.islice(batches(), 10), [HOST[:2]]),
             r"expected float32\[4\] as in the first, got float32\[2\]",
         ),
     ],
@@ -78,10 +78,12 @@ def test_an_iterator_of_minibatches():
 def test_iterator_that_ends_or_changes_its_shape(stream, message):
     stream = BatchStream(stream())
     model = host_model(stream)
-    state = make_mcmc("sgld", model=model).sampler
-    start = state.init(random.key(0), 10, {"loc": jnp.array(1.0)}, (), {})
+    kernel = make_mcmc("sgld", model=model).sampler
+    start = kernel.init(random.key(0), 10, {"loc": jnp.array(1.0)}, (), {})
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
-        jax.block_until_ready(jax.lax.fori_loop(0, 30, lambda i, s: state.sample(s, (), {}), start))
+        jax.block_until_ready(
+            jax.lax.fori_loop(0, 30, lambda i, s: kernel.sample(s, (), {}), start)
+        )
 
 
 def test_what_cannot_work_is_refused():

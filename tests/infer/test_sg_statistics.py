@@ -253,15 +253,28 @@ def test_sghmc_has_the_variance_of_its_linear_recursion(known):
     assert np.abs(largest - ratio).max() < NUM_ERRORS * 0.75 * np.sqrt(2 / 100)
 
 
+def thermostat(step_size, alpha, noise_variance, z_variance, dim):
+    """Mean of ξ where E|p|² stands still at d, with Var ξ = 1 / d and precision 1."""
+    noise = 2 * alpha * step_size + step_size**2 * (noise_variance + z_variance)
+    xi = alpha
+    for _ in range(100):
+        drift = (1 - step_size * xi) * step_size**2 + step_size**2 * (xi**2 + 1 / dim)
+        xi = (noise + drift) / (2 * step_size)
+    return xi
+
+
 def test_sgnht_takes_the_noise_up_in_its_thermostat():
-    """The posterior is right to O(ε), at noise that makes SGHMC's variance half as large again."""
+    """The posterior is right to O(ε), at noise that makes the momenta half as hot again."""
     step_size, alpha = 0.1, 1.0
     options = {"step_size": step_size, "alpha": alpha}
     draws, extra = run(SGNHT, ROUND, num_warmup=1000, num_samples=12_000, **options)
     xi = float(extra["xi"].mean())
-    excess = step_size * ROUND.gradient_variance / 2
     # E|p|² = d exactly, because ξ has a mean; with it the rest follows from the linear recursion.
-    assert_variance(draws, (1 - xi * step_size / 2 + step_size**2 / 2) / ROUND.precision, ROUND)
-    assert abs(xi - (alpha + excess)) < 0.1 * excess
+    variance = 1 - xi * step_size / 2 + step_size**2 / 2
+    assert_variance(draws, variance / ROUND.precision, ROUND)
+    settled = thermostat(step_size, alpha, ROUND.gradient_variance, variance, 8)
+    assert abs(xi - settled) < 0.1
+    assert settled - thermostat(step_size, alpha, 0.0, variance, 8) > 0.4, "or it tells nothing"
+    too_hot = 1 + step_size * ROUND.gradient_variance / (2 * alpha)
     with pytest.raises(AssertionError, match="sd is"):
-        assert_variance(draws, (1 + excess / alpha) / ROUND.precision, ROUND)
+        assert_variance(draws, too_hot / ROUND.precision, ROUND)
