@@ -122,17 +122,37 @@ SHORT_RUN = Langevin(num_steps=3)
 
 
 class KernelCase(NamedTuple):
-    """A kernel, with its options that make it as exact as it can be."""
+    """A kernel, with its options that make it as exact as it can be.
+
+    ``gradients``: of the model, in a step or in a leapfrog step. ``products``: matrix products of a
+    dense metric for each of them, None without a dense metric.
+    """
 
     make: Callable[..., Any]
-    exact: bool
-    statistic: str
+    exact: bool = True
+    statistic: str = "accept_prob"
+    gradients: int = 1
+    products: int | None = 2
 
 
 KERNELS: dict[str, KernelCase] = {
-    "mala": KernelCase(infer.MALA, True, "accept_prob"),
-    "mala_dense": KernelCase(
-        lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, **k}), True, "accept_prob"
+    "mala": KernelCase(infer.MALA),
+    "mala_dense": KernelCase(lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, **k})),
+    "ula": KernelCase(infer.ULA, exact=False, statistic="energy_error"),
+    "barker": KernelCase(infer.Barker),
+    # A trajectory is placed once more where it ends.
+    "ghmc": KernelCase(infer.GHMC, products=3),
+    "hmc": KernelCase(lambda *a, **k: infer.HMC(*a, num_steps=4, **k), products=3),
+    "nuts": KernelCase(infer.NUTS, products=3),
+    "mclmc": KernelCase(
+        infer.MCLMC, exact=False, statistic="energy_error", gradients=2, products=None
     ),
-    "ula": KernelCase(infer.ULA, False, "energy_error"),
+    "adjusted_mclmc": KernelCase(infer.AdjustedMCLMC, gradients=2, products=None),
+}
+
+# Kernels that tune several chains together, and so cannot run one.
+POOLED = {
+    "mala_pooled": KernelCase(
+        lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, "adaptation": "pooled", **k})
+    ),
 }

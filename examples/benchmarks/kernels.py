@@ -1,25 +1,25 @@
-"""Time our MALA inside NumPyro's MCMC against its neighbours and against its floor.
+"""Time the kernels inside NumPyro's MCMC against its own, and MALA against its floor.
 
 One table from one interleaved run: in each repeat every contestant runs once, in an order that
-rotates, and ratios are taken within a repeat. About 12 minutes on two idle cores; `--quick` is a
-rehearsal whose numbers mean little.
+rotates, and ratios are taken within a repeat. About 4 minutes for a target and a number of chains
+on two idle cores; `--quick` is a rehearsal whose numbers mean little.
 
-    python examples/benchmarks/kernels.py [--quick] [--targets logistic] [--chains 4] [--json FILE]
+    python examples/benchmarks/kernels.py [--quick] [--targets logistic] [--chains 4 64]
+                                          [--kernels MALA NUTS] [--json FILE] [--readme]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import NamedTuple
 
-from contestants import build
+from entrants import ENTRANTS, REFERENCES, build
 from measure import measure
-from report import Results, environment, print_goals, print_table, rows
+from report import Results, environment, markdown, print_goals, print_table, rows
 from targets import TARGETS
 from tqdm import tqdm
-
-_CONTESTANTS = 9
 
 
 class Effort(NamedTuple):
@@ -29,6 +29,7 @@ class Effort(NamedTuple):
     seconds: float
 
 
+_README = Path(__file__).parents[2] / "README.md"
 _FULL = Effort(warmup=10_000, seconds=0.75)
 _QUICK = Effort(warmup=2_000, seconds=0.05)
 
@@ -38,15 +39,18 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a rehearsal of a few minutes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--chains", nargs="+", type=int, default=[1, 4, 64])
+    parser.add_argument("--kernels", nargs="+", choices=ENTRANTS, default=list(ENTRANTS))
+    parser.add_argument("--chains", nargs="+", type=int, default=[1, 4, 64, 512])
     parser.add_argument("--json", metavar="FILE", help="write the table there as well")
+    parser.add_argument("--readme", action="store_true", help="put the table into the README")
     return parser.parse_args()
 
 
 def _run(options: argparse.Namespace, effort: Effort) -> Results:
     cells = len(options.targets) * len(options.chains)
     results: Results = {}
-    with tqdm(total=cells * _CONTESTANTS * (options.repeats + 1)) as bar:
+    runs = (len(options.kernels) + REFERENCES) * (options.repeats + 1)
+    with tqdm(total=cells * runs) as bar:
 
         def progress(what: str) -> None:
             bar.set_postfix_str(what)
@@ -56,9 +60,10 @@ def _run(options: argparse.Namespace, effort: Effort) -> Results:
             bar.set_description(f"{name}, building")
             target = TARGETS[name]()
             for chains in options.chains:
-                bar.set_description(f"{name}, {chains}, compilation and warm-up")
-                contestants = build(target, chains, effort.warmup)
                 bar.set_description(f"{name}, {chains}")
+                contestants = build(
+                    target, chains, effort.warmup, options.kernels, bar.set_postfix_str
+                )
                 results[target.name, chains] = measure(
                     contestants, options.repeats, effort.seconds, progress
                 )
@@ -74,6 +79,15 @@ def _write_json(path: str, results: Results, header: dict) -> None:
         json.dump({"environment": header, "results": cells}, file, indent=1)
 
 
+def _write_readme(table: str, header: dict) -> None:
+    start, end = "<!-- kernels.py -->\n", "<!-- end -->\n"
+    text = _README.read_text()
+    before, rest = text.split(start)
+    _, after = rest.split(end)
+    machine = f"{header['cpus']} CPUs, {header['processor']}; jax {header['jax']}"
+    _README.write_text(f"{before}{start}\n{table}\n\nMeasured on {machine}.\n\n{end}{after}")
+
+
 def main() -> None:
     options = _parse_arguments()
     header = environment()
@@ -81,6 +95,8 @@ def main() -> None:
     results = _run(options, _QUICK if options.quick else _FULL)
     print_table(results)
     print_goals(results)
+    if options.readme:
+        _write_readme(markdown(results), header)
     if options.json:
         _write_json(options.json, results, header)
 

@@ -77,25 +77,25 @@ def _kept_calls(contestant: Contestant) -> int:
     return max(_KEPT_DRAWS // chains, _KEPT_STEPS) // steps
 
 
-def _to_numpy(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions ``(chains, draws, parameters)`` and acceptance probabilities."""
-    accept_prob = np.asarray(draws.accept_prob)
+def _to_numpy(draws: Draws) -> tuple[np.ndarray, float | None]:
+    """Return positions ``(chains, draws, parameters)`` and the mean acceptance probability."""
+    accept_prob = None if draws.accept_prob is None else float(np.mean(draws.accept_prob))
     sites = [np.asarray(site) for site in draws.positions.values()]
     return np.concatenate([s.reshape(*s.shape[:2], -1) for s in sites], axis=2), accept_prob
 
 
 def _diagnose(
-    contestant: Contestant, times: np.ndarray, draws: list[tuple[np.ndarray, np.ndarray]]
+    contestant: Contestant, times: np.ndarray, draws: list[tuple[np.ndarray, float | None]]
 ) -> Measurement:
     if not draws:
         return Measurement(contestant, times)
     positions = np.concatenate([d[0] for d in draws], axis=1)
-    accept_prob = float(np.mean([d[1].mean() for d in draws]))
+    accept_prob = None if draws[0][1] is None else float(np.mean([d[1] for d in draws]))
     ess, r_hat = _ess_and_r_hat(positions)
     reasons = []
     if not r_hat <= _MAX_R_HAT:
         reasons.append("r")
-    if not abs(accept_prob - contestant.target_accept_prob) <= _ACCEPTANCE_BAND:
+    if accept_prob and not abs(accept_prob - contestant.target_accept_prob) <= _ACCEPTANCE_BAND:
         reasons.append("a")
     steps = positions.shape[1]
     return Measurement(contestant, times, ess / steps, accept_prob, r_hat, ",".join(reasons))

@@ -1,4 +1,4 @@
-"""Print the table, and the same as JSON."""
+"""The table: printed, as JSON, and as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from contestants import BARE, FLOOR, HMC_ONE, OURS, OURS_DENSE
+from contestants import FLOOR
+from entrants import BARE, ENTRANTS, HMC_ONE, NUTS, OF_OURS, OURS, OURS_DENSE
 from measure import Measurement
 
 _HEADER = (
@@ -91,15 +92,22 @@ def print_goals(results: Results) -> None:
     print("\nGoals")
     for (target, chains), measurements in results.items():
         by_name = {m.contestant.name: m for m in measurements}
-        ours, bare, hmc = (by_name[name] for name in (OURS, BARE, HMC_ONE))
+        ours, bare = by_name[OURS], by_name[BARE]
         ratio = _spread(ours.seconds_per_step / bare.seconds_per_step)
         print(f"  {target}, {chains}:")
         print(
             f"    MALA at most 1.10 × bare per step: {_interval(ratio)} {_verdict(ratio[0] <= 1.1)}"
         )
-        _print_gain("MALA at least HMC(1)'s ESS / s", ours, hmc, 1.0)
-        if "logistic" in target:
+        if HMC_ONE in by_name:
+            _print_gain("MALA at least HMC(1)'s ESS / s", ours, by_name[HMC_ONE], 1.0)
+        if "logistic" in target and OURS_DENSE in by_name:
             _print_gain("dense at least 5 × diagonal ESS / s", by_name[OURS_DENSE], ours, 5.0)
+        healthy = [m for name, m in by_name.items() if name in OF_OURS and not m.unhealthy]
+        if NUTS in by_name and healthy:
+            best = max(healthy, key=lambda m: np.median(m.ess_per_second()))
+            least = 3.0 if chains >= 64 and target.startswith(("eight", "logistic")) else 1.0
+            name = f"the best of ours, {best.contestant.name}, at least {least:.0f} × NUTS"
+            _print_gain(name, best, by_name[NUTS], least)
 
 
 def _print_gain(goal: str, one: Measurement, other: Measurement, least: float) -> None:
@@ -109,6 +117,33 @@ def _print_gain(goal: str, one: Measurement, other: Measurement, least: float) -
         return
     gain = _spread(one.ess_per_second() / other.ess_per_second())
     print(f"    {goal}: {_interval(gain)} {_verdict(gain[0] >= least)}")
+
+
+def markdown(results: Results) -> str:
+    """Return a table for each number of chains: ESS per second with warm-up, kernels by targets."""
+    tables = []
+    for chains in sorted({chains for _, chains in results}):
+        cells = {target: results[target, n] for target, n in results if n == chains}
+        by_kernel = {t: {m.contestant.name: m for m in ms} for t, ms in cells.items()}
+        kernels = list(dict.fromkeys(n for row in by_kernel.values() for n in row if n in ENTRANTS))
+        lines = [
+            f"| {chains} chain{'s' if chains > 1 else ''} | " + " | ".join(cells) + " |",
+            "|---" + "|---:" * len(cells) + "|",
+        ]
+        for kernel in kernels:
+            values = [_markdown_cell(by_kernel[target].get(kernel)) for target in cells]
+            lines.append(f"| {kernel} | " + " | ".join(values) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _markdown_cell(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return ""
+    if measurement.unhealthy:
+        return f"– ({measurement.r_hat:.2f})"
+    value = measurement.ess_per_second_with_warmup()
+    return f"{_short(value)} ({measurement.r_hat:.3f})"
 
 
 def _verdict(met: bool) -> str:
@@ -142,4 +177,5 @@ def _format(row: dict[str, Any]) -> str:
     else:
         ess, warm = _interval(row["ess_per_second"]), row["ess_per_second_with_warmup"]
         warm = "" if warm is None else _short(warm)
-    return f"{line}{ess:>25}{warm:>11}{row['accept_prob']:>8.2f}{row['r_hat']:>8.3f}"
+    accept = "" if row["accept_prob"] is None else f"{row['accept_prob']:.2f}"
+    return f"{line}{ess:>25}{warm:>11}{accept:>8}{row['r_hat']:>8.3f}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.infer.util import initialize_model
@@ -82,8 +85,55 @@ def energy_network() -> Target:
     return Target("energy network (16-d)", model, ())
 
 
+def ill_conditioned_normal() -> Target:
+    """A normal in 100 dimensions, turned at random, with a condition number of 10⁴."""
+    rng = np.random.default_rng(0)
+    rotation, _ = np.linalg.qr(rng.normal(size=(100, 100)))
+    scale_tril = np.linalg.cholesky((rotation * np.geomspace(1e-2, 1e2, 100)) @ rotation.T)
+
+    def model(scale_tril: jax.Array) -> None:
+        numpyro.sample("x", dist.MultivariateNormal(jnp.zeros(100), scale_tril=scale_tril))
+
+    return Target("ill-conditioned normal (100-d)", model, (jnp.asarray(scale_tril, float),))
+
+
+def hierarchical_regression() -> Target:
+    """Varying intercepts and slopes of 498 groups, non-centred: 1,000 dimensions."""
+    num_groups, rng = 498, np.random.default_rng(0)
+    group = rng.integers(num_groups, size=5 * num_groups)
+    x = rng.normal(size=len(group))
+    effects = rng.normal(size=(2, num_groups)) * np.array([[1.0], [0.5]])
+    y = effects[0, group] + effects[1, group] * x + 0.5 * rng.normal(size=len(group))
+
+    def model(group: jax.Array, x: jax.Array, y: jax.Array) -> None:
+        scales = numpyro.sample("scales", dist.HalfNormal(jnp.ones(2)).to_event(1))
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+        z = numpyro.sample("z", dist.Normal().expand([2, num_groups]).to_event(2))
+        mean = scales[0] * z[0, group] + (slope + scales[1] * z[1, group]) * x
+        numpyro.sample("y", dist.Normal(mean, noise).to_event(1), obs=y)
+
+    data = (jnp.asarray(group), jnp.asarray(x, float), jnp.asarray(y, float))
+    return Target("hierarchical regression (1,000-d)", model, data)
+
+
+def digits() -> Target:
+    """The posterior of the quickstart: an image of 64 pixels and its noise."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import quickstart
+
+    train, held_out = quickstart.load_images()
+    A, prior = quickstart.blur_operator(), quickstart.learn_prior(train)
+    grain = np.random.default_rng(7).normal(size=64)
+    y = jnp.asarray(A @ held_out[0] + quickstart.NOISE * grain, jnp.float32)
+    return Target("digits (65-d)", quickstart.deblurring(prior), (A, y))
+
+
 TARGETS = {
     "eight_schools": eight_schools,
     "logistic": logistic_regression,
     "energy": energy_network,
+    "normal": ill_conditioned_normal,
+    "hierarchical": hierarchical_regression,
+    "digits": digits,
 }

@@ -36,14 +36,17 @@ def check_tuning(
             "dense_mass must be True or False, got "
             f"{dense_mass!r}; a metric by blocks of sites is not supported by this kernel."
         )
-    if not 0 < target_accept_prob < 1:
-        raise ValueError(
-            f"target_accept_prob must lie between 0 and 1, got {target_accept_prob!r}."
-        )
+    check_probability(target_accept_prob, "target_accept_prob")
     if adaptation not in ("per-chain", "pooled"):
         raise ValueError(f'adaptation must be "per-chain" or "pooled", got {adaptation!r}.')
     if inverse_mass_matrix is not None:
         _check_metric(np.asarray(inverse_mass_matrix))
+
+
+def check_probability(value: float, name: str) -> None:
+    """Refuse what is not strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
 
 
 def _check_metric(metric: np.ndarray) -> None:
@@ -59,6 +62,16 @@ def _check_metric(metric: np.ndarray) -> None:
     symmetric = np.allclose(metric, metric.T, rtol=1e-4)
     if not symmetric or np.linalg.eigvalsh(metric).min() <= 0:
         raise ValueError("inverse_mass_matrix must be symmetric and positive definite.")
+
+
+def check_variances(inverse_mass_matrix: Array | None) -> None:
+    """Refuse any metric but a diagonal one."""
+    if inverse_mass_matrix is None:
+        return
+    metric = np.asarray(inverse_mass_matrix)
+    if metric.ndim == 2 and metric.shape[0] == metric.shape[1]:
+        raise ValueError("inverse_mass_matrix must be a vector of variances for this kernel.")
+    _check_metric(metric)
 
 
 def initial_whitening(inverse_mass_matrix: Array | None, size: int, dense: bool) -> Whitening:

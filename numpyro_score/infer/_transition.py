@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numpyro_score._typing import Array
 
@@ -16,7 +16,7 @@ class Origin(NamedTuple):
 
     logdensity: Array
     score: Array
-    carry: dict[str, Array]
+    carry: dict[str, Any]
 
 
 class Transition(NamedTuple):
@@ -38,4 +38,4 @@ class Transition(NamedTuple):
     moved: Array
     diverging: Array
     statistic: Array
-    carry: dict[str, Array] = {}  # noqa: RUF012
+    carry: dict[str, Any] = {}  # noqa: RUF012

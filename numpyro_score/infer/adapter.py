@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import jax
 from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.util import identity
+from numpyro.util import identity, is_prng_key
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_target
 from numpyro_score.infer._initialization import check_start
 from numpyro_score.infer._keys import split_key
+from numpyro_score.infer._paths import AnchoredPath, LocalPath
 from numpyro_score.infer._target import Target, model_target, potential_target
 
 _CLOSURES = ("_sample_fn", "_target")
@@ -32,6 +33,7 @@ class BlackJAXKernel(MCMCKernel):
 
     state_cls: ClassVar[Any]
     sample_field = "z"
+    _path: AnchoredPath | LocalPath = AnchoredPath()
 
     def __init__(
         self,
@@ -50,6 +52,10 @@ class BlackJAXKernel(MCMCKernel):
 
     def _prepare(self, rng_key: Array) -> None:
         """Refuse what this kernel cannot run, before anything is computed."""
+
+    def _check_model(self, model_args: tuple, model_kwargs: dict[str, Any]) -> None:
+        """Refuse a model that :func:`check_model` takes and this kernel cannot sample."""
+        self._path.check_model(self._model, model_args, model_kwargs)
 
     def _build_target(
         self, rng_key: Array, init_params: PyTree, model_args: tuple, model_kwargs: dict[str, Any]
@@ -108,6 +114,7 @@ class BlackJAXKernel(MCMCKernel):
         rng_key, init_key = split_key(rng_key)
         self._num_warmup = num_warmup
         self._target, z = self._build_target(init_key, init_params, model_args, model_kwargs)
+        self._check_model(model_args, model_kwargs)
         potential_fn = self._target.potential_fn(model_args, model_kwargs)
         # Compiled as a whole: one by one, its operations would each be compiled on their own.
         state = jax.jit(lambda rng_key, z: self._start(rng_key, z, potential_fn))(rng_key, z)
@@ -141,9 +148,22 @@ class BlackJAXKernel(MCMCKernel):
             return identity
         return self._target.constrain_fn(model_args, model_kwargs)
 
-    @abstractmethod
+    def _score(self, state: Any, gradient: Array) -> Array:
+        """Return the ``score`` of one chain from the flat gradient of its potential."""
+        return -gradient
+
     def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return ``state`` with the potential and score of its position under new arguments."""
+        potential_fn = self._initialized().potential_fn(model_args, model_kwargs)
+
+        def evaluate(state: Any) -> tuple[dict[str, Any], Array]:
+            fields, gradient = self._path.evaluate(potential_fn, state.z)
+            return fields, self._score(state, gradient)
+
+        if not is_prng_key(state.rng_key):
+            evaluate = jax.vmap(evaluate, in_axes=(self._axes(),))
+        fields, score = evaluate(state)
+        return state._replace(score=score, **fields)
 
     def wrap_model(self, wrapper: Callable[..., Any]) -> BlackJAXKernel:
         """Return a copy of this kernel whose model is ``wrapper(self.model)``."""

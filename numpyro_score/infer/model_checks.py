@@ -162,6 +162,24 @@ def _check_normalizers(
                 "learned components."
             )
 
+    for site_name, field, labels in dependences(model, args, kwargs, trace, unnormalized_parts):
+        raise DoublyIntractableError(_explain(site_name, field, labels, trace))
+
+
+def dependences(
+    model: Callable[..., Any],
+    args: tuple,
+    kwargs: dict,
+    trace: dict[str, Any],
+    parts: Callable[[Any], list[LearnedDistribution]],
+) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield what learned distributions depend on, but for the event itself.
+
+    :param trace: that of :func:`prototype_trace`.
+    :param parts: which learned distributions to look at, of those in a site's distribution.
+    :return: triples of a site, the name of a field of it, and the latent sites and parameters
+        that the field depends on.
+    """
     free = {
         name: site["value"]
         for name, site in trace.items()
@@ -171,7 +189,7 @@ def _check_normalizers(
     def what_normalizers_see(free: dict[str, PyTree]) -> dict[str, dict[str, PyTree]]:
         substituted = handlers.substitute(handlers.seed(model, 0), data=free)
         sites = _sample_sites(handlers.trace(substituted).get_trace(*args, **kwargs))
-        return {site["name"]: _fields(site) for site in sites if unnormalized_parts(site["fn"])}
+        return {s["name"]: _fields(s, parts(s["fn"])) for s in sites if parts(s["fn"])}
 
     jaxpr, shapes = jax.make_jaxpr(what_normalizers_see, return_shape=True)(free)
     inputs = [
@@ -182,12 +200,11 @@ def _check_normalizers(
         for field, tree in sorted(fields.items()):
             labels = frozenset().union(*(next(outputs) for _ in jax.tree.leaves(tree)))
             if labels:
-                raise DoublyIntractableError(_explain(site_name, field, labels, trace))
+                yield site_name, field, labels
 
 
-def _fields(site: dict[str, Any]) -> dict[str, list[Array]]:
-    """Return all that the normalizer of a site depends on, by the field it is in."""
-    parts = unnormalized_parts(site["fn"])
+def _fields(site: dict[str, Any], parts: list[LearnedDistribution]) -> dict[str, list[Array]]:
+    """Return all that the normalizers of ``parts`` of a site depend on, by the field it is in."""
     fields: dict[str, PyTree] = {
         name: [getattr(part, name, None) for part in parts]
         for name in ("_arrays", "condition", "_support", "anchor")
@@ -200,14 +217,19 @@ def _fields(site: dict[str, Any]) -> dict[str, list[Array]]:
     return {name: [jnp.asarray(x) for x in jax.tree.leaves(v)] for name, v in fields.items()}
 
 
-def _explain(site: str, field: str, labels: frozenset[str], trace: dict[str, Any]) -> str:
+def name_dependence(field: str, labels: frozenset[str], trace: dict[str, Any]) -> str:
+    """Say in words that a field depends on latent sites or parameters."""
     latent = [repr(n) for n in sorted(labels) if trace[n]["type"] == "sample"]
     params = [repr(n) for n in sorted(labels) if trace[n]["type"] == "param"]
     sources = [f"the latent site {n}" for n in latent] + [f"the parameter {n}" for n in params]
+    return f"{_FIELD_NAMES[field]} depends on {' and '.join(sources)}"
+
+
+def _explain(site: str, field: str, labels: frozenset[str], trace: dict[str, Any]) -> str:
     return (
-        f"Site {site!r} has an unnormalized density and {_FIELD_NAMES[field]} depends on "
-        f"{' and '.join(sources)}: its normalizer Z changes with what is inferred and does not "
-        "cancel (the model is doubly intractable). Without Z the posterior would be wrong, with "
-        "perfect diagnostics. Pass log_normalizer= as a function of the same values, make "
-        "them constants, or use a normalized distribution."
+        f"Site {site!r} has an unnormalized density and {name_dependence(field, labels, trace)}: "
+        "its normalizer Z changes with what is inferred and does not cancel (the model is doubly "
+        "intractable). Without Z the posterior would be wrong, with perfect diagnostics. Pass "
+        "log_normalizer= as a function of the same values, make them constants, or use a "
+        "normalized distribution."
     )

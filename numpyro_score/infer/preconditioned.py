@@ -21,8 +21,8 @@ from numpyro.util import is_prng_key
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_tuning, initial_whitening
 from numpyro_score.infer._keys import split_key
+from numpyro_score.infer._paths import choose_path
 from numpyro_score.infer._schedule import build_schedule, check_window
-from numpyro_score.infer._target import flat_value_and_grad
 from numpyro_score.infer._transition import Origin, Transition
 from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
 from numpyro_score.infer.adapter import BlackJAXKernel
@@ -40,6 +40,8 @@ class PreconditionedKernel(BlackJAXKernel):
     carry_fields: ClassVar[tuple[str, ...]] = ()
     #: Whether the log density is evaluated once a step, at the proposal.
     one_evaluation: ClassVar[bool] = True
+    #: Whether it tests its position against one proposal, and ``path="local"`` is right for it.
+    two_points: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class PreconditionedKernel(BlackJAXKernel):
         init_strategy: Callable[..., Any] = init_to_uniform,
         *,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
+        path: Literal["anchored", "local"] = "anchored",
+        path_nodes: int | None = None,
     ) -> None:
         super().__init__(model, potential_fn, init_strategy)
         check_tuning(step_size, inverse_mass_matrix, dense_mass, target_accept_prob, adaptation)
@@ -64,6 +68,7 @@ class PreconditionedKernel(BlackJAXKernel):
         self._dense_mass = dense_mass
         self._target_accept_prob = target_accept_prob
         self._pooled = adaptation == "pooled"
+        self._path = choose_path(path, path_nodes, self.two_points, type(self).__name__)
 
     @abstractmethod
     def _transition(
@@ -76,7 +81,7 @@ class PreconditionedKernel(BlackJAXKernel):
     ) -> Transition:
         """Take one BlackJAX step from the origin, where log density and score are known."""
 
-    def _initial_carry(self, rng_key: Array, score: Array) -> dict[str, Array]:
+    def _initial_carry(self, rng_key: Array, score: Array) -> dict[str, Any]:
         """Return the ``carry_fields`` of one chain at its start."""
         return {}
 
@@ -102,26 +107,27 @@ class PreconditionedKernel(BlackJAXKernel):
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:
         several = not is_prng_key(rng_key)
         vmap = jax.vmap if several else _as_it_is
-        energy, gradient = vmap(lambda z: flat_value_and_grad(potential_fn, z))(z)
+        fields, gradient = vmap(lambda z: self._path.evaluate(potential_fn, z))(z)
+        energy = fields["potential_energy"]
         flat = vmap(lambda z: ravel_pytree(z)[0])(z)
         whitening = initial_whitening(
             self._inverse_mass_matrix, gradient.shape[-1], self._dense_mass
         )
         score = -whitening.whiten_gradient(gradient)
-        carry: dict[str, Array] = {}
+        carry: dict[str, Any] = {}
         if self.carry_fields:
             rng_key, carry_key = split_key(rng_key)
             carry = vmap(self._initial_carry)(carry_key, score)
         return self.state_cls(
             i=jnp.zeros((), int),
             z=z,
-            potential_energy=energy,
             score=score,
             diverging=jnp.zeros(energy.shape, bool),
             adapt_state=self._initial_adaptation(whitening, flat),
             rng_key=rng_key,
             **{self.statistic: jnp.zeros_like(energy)},
             **{f"mean_{self.statistic}": jnp.zeros_like(energy)},
+            **fields,
             **carry,
         )
 
@@ -182,23 +188,26 @@ class PreconditionedKernel(BlackJAXKernel):
         z, unravel = ravel_pytree(state.z)
         place = whitening.placer(z, self.one_evaluation)
 
+        log_density = self._path.leave(potential_fn, state, self.one_evaluation)
+
         def logdensity_fn(v: Array) -> Array:
-            return -potential_fn(unravel(place(v)))
+            return log_density(unravel(place(v)))
 
         carry = {field: getattr(state, field) for field in self.carry_fields}
         origin = Origin(-state.potential_energy, state.score, carry)
         transition = self._transition(step_key, logdensity_fn, origin, step_size, in_warmup)
+        moved_to = unravel(place.settle(transition.step, transition.moved))
         n = 1 + jnp.where(in_warmup, state.i, state.i - self._num_warmup)
         mean = getattr(state, f"mean_{self.statistic}")
         new = state._replace(
             i=state.i + 1,
-            z=unravel(place.settle(transition.step, transition.moved)),
-            potential_energy=-transition.logdensity,
+            z=moved_to,
             score=transition.score,
             diverging=transition.diverging,
             rng_key=rng_key,
             **{self.statistic: transition.statistic},
             **{f"mean_{self.statistic}": mean + (transition.statistic - mean) / n},
+            **log_density.settle(transition.logdensity, transition.moved, moved_to),
             **transition.carry,
         )
         return new, transition
@@ -224,18 +233,14 @@ class PreconditionedKernel(BlackJAXKernel):
             return adapt_alone(adapt_state, seen)
         return jax.vmap(adapt_alone)(adapt_state, seen)
 
-    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
-        """Return ``state`` with the potential and score of its position under new arguments."""
-        potential_fn = self._initialized().potential_fn(model_args, model_kwargs)
+    def _score(self, state: Any, gradient: Array) -> Array:
+        return -state.adapt_state.whitening.whiten_gradient(gradient)
 
-        def evaluate(state: Any) -> tuple[Array, Array]:
-            energy, gradient = flat_value_and_grad(potential_fn, state.z)
-            return energy, -state.adapt_state.whitening.whiten_gradient(gradient)
-
-        if not is_prng_key(state.rng_key):
-            evaluate = jax.vmap(evaluate, in_axes=(self._axes(),))
-        energy, score = evaluate(state)
-        return state._replace(potential_energy=energy, score=score)
+    def get_diagnostics_str(self, state: Any) -> str:
+        """Return what the progress bar says of one chain."""
+        return (
+            f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
+        )
 
     def _describe(self) -> list[str]:
         metric = "dense metric" if self._dense_mass else "diagonal metric"

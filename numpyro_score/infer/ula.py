@@ -14,10 +14,11 @@ from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._transition import Origin, Transition
 from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.preconditioned import PreconditionedKernel
+from numpyro_score.infer.registry import register_kernel
 
 
 class ULAState(NamedTuple):
-    """State of :class:`ULA`: that of MALA, with an error in place of an acceptance.
+    """State of :class:`ULA`: a :class:`MetropolisState` with an error in place of an acceptance.
 
     - **energy_error** - log of the ratio that a Metropolis test of the last step would have
       used; 0 for an exact step. Its size shows the bias that the missing test leaves.
@@ -37,6 +38,12 @@ class ULAState(NamedTuple):
     rng_key: Array
 
 
+@register_kernel(
+    "ula",
+    description="Langevin step without a test: biased by its step size",
+    needs=("gradient", "tuning"),
+    reference="Durmus & Moulines (2017)",
+)
 class ULA(PreconditionedKernel):
     r"""Unadjusted Langevin algorithm, BlackJAX's ``overdamped_langevin``: **biased**.
 
@@ -53,7 +60,8 @@ class ULA(PreconditionedKernel):
     **References:** Roberts & Tweedie (1996); Durmus & Moulines (2017), "Nonasymptotic
     convergence analysis for the unadjusted Langevin algorithm".
 
-    The parameters are those of :class:`MALA`.
+    The parameters are those of :class:`MALA`, without ``path``: nothing is tested once warm-up is
+    over.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro.infer import MCMC

@@ -12,7 +12,7 @@ from jax import random
 from numpyro.infer import MCMC
 
 from numpyro_score.distributions import EnergyDistribution
-from numpyro_score.infer import MALA, ULA, MALAState, ULAState
+from numpyro_score.infer import MALA, ULA, MetropolisState, ULAState
 from tests.cases import SHORT_RUN
 
 Y = np.array([1.0, 2.0, 4.0])
@@ -104,4 +104,4 @@ def test_a_prior_with_a_sampler_works_as_well():
 def test_ula_has_no_acceptance_to_collect():
     """A constant 1 would read as a perfect acceptance rate."""
     assert "accept_prob" not in ULAState._fields
-    assert "accept_prob" in MALAState._fields
+    assert "accept_prob" in MetropolisState._fields

@@ -15,8 +15,16 @@ from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
 from numpyro.infer.gibbs import discrete_latent_sites
 
 from numpyro_score.distributions import ScoreDistribution
-from tests.cases import KERNELS
-from tests.infer.model import CASES, Y, make_mcmc
+from tests.cases import KERNELS, POOLED
+from tests.infer.model import (
+    CASES,
+    CASES_BY_FAMILY,
+    FAMILIES,
+    ONE_OF_EACH_STATE,
+    TWO_FAMILIES,
+    Y,
+    make_mcmc,
+)
 from tests.statistics import Moments, assert_recovers
 
 
@@ -29,10 +37,14 @@ def same(a, b):
 # -- chains, keys, starts ----------------------------------------------------------------------
 
 
-@CASES
 @pytest.mark.parametrize(
-    ("chain_method", "num_chains"),
-    [("sequential", 1), ("sequential", 2), ("vectorized", 3), (jax.vmap, 2)],
+    ("name", "chain_method", "num_chains"),
+    [(name, "vectorized", 3) for name in KERNELS]
+    + [
+        (name, *chains)
+        for name in ("mala", "ghmc")
+        for chains in (("sequential", 1), ("sequential", 2), (jax.vmap, 2))
+    ],
 )
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")  # NumPyro's, under vmap
 def test_every_chain_method_with_and_without_starts(name, chain_method, num_chains):
@@ -62,7 +74,7 @@ def test_every_chain_method_with_and_without_starts(name, chain_method, num_chai
     np.testing.assert_allclose(still.get_samples()["loc"], 3.0, atol=1e-3)
 
 
-@CASES
+@pytest.mark.parametrize("name", ["mala", "ghmc", *POOLED])
 def test_typed_and_legacy_keys_give_the_same_draws(name):
     mcmc = make_mcmc(name, num_chains=2)
     mcmc.run(random.key(3), Y)
@@ -71,7 +83,17 @@ def test_typed_and_legacy_keys_give_the_same_draws(name):
     assert same(typed, mcmc.get_samples())
 
 
-@CASES
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
+def test_keys_of_other_implementations(impl, chain_method):
+    mcmc = make_mcmc("mala", num_chains=2, chain_method=chain_method, num_warmup=300)
+    mcmc.run(random.key(3, impl=impl), Y)
+    draws = mcmc.get_samples(group_by_chain=True)["x"]
+    assert len(np.unique(draws[..., 0])) > 20, "both chains move, and apart"
+    assert not np.array_equal(draws[0], draws[1])
+
+
+@TWO_FAMILIES
 def test_thinning_keeps_every_second_draw(name):
     all_draws, thinned = (make_mcmc(name, thinning=t) for t in (1, 2))
     all_draws.run(random.key(0), Y)
@@ -83,7 +105,7 @@ def test_thinning_keeps_every_second_draw(name):
 def test_no_key_is_used_twice(name, monkeypatch):
     mcmc = make_mcmc(name)
     kernel = mcmc.sampler
-    state = kernel.init(random.key(0), 100, None, (Y,), {})
+    state = kernel.init(random.key(0), 0, None, (Y,), {})
     used = []
     transition = type(kernel)._transition
 
@@ -102,7 +124,7 @@ def test_no_key_is_used_twice(name, monkeypatch):
 # -- runs that go on ---------------------------------------------------------------------------
 
 
-@CASES
+@pytest.mark.parametrize("name", [*ONE_OF_EACH_STATE, *POOLED])
 def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped(name):
     whole = make_mcmc(name, num_chains=2, num_samples=20)
     whole.run(random.key(0), Y)
@@ -125,11 +147,11 @@ def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped(name):
         np.testing.assert_allclose(joined[site], draws, rtol=1e-3, atol=1e-4)
 
 
-@CASES
-@pytest.mark.parametrize("num_chains", [1, 2])
+@pytest.mark.parametrize(("name", "num_chains"), [("mala", 1), *((name, 2) for name in FAMILIES)])
 def test_jit_model_args_follows_the_second_data_set(name, num_chains):
     def shift_model(y):
         loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
+        numpyro.sample("other", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(loc, 0.1).expand([50]).to_event(1), obs=y)
 
     mcmc = make_mcmc(
@@ -145,7 +167,7 @@ def test_jit_model_args_follows_the_second_data_set(name, num_chains):
         assert abs(mcmc.get_samples()["loc"].mean() - loc) < 0.1
 
 
-@CASES
+@TWO_FAMILIES
 def test_initialized_once_for_several_runs(name, monkeypatch):
     mcmc = make_mcmc(name)
     mcmc.warmup(random.key(0), Y)
@@ -159,7 +181,7 @@ def test_initialized_once_for_several_runs(name, monkeypatch):
     assert calls == []
 
 
-@CASES
+@TWO_FAMILIES
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
 def test_no_tracer_stays_on_the_kernel(name):
     mcmc = make_mcmc(name, num_chains=2, chain_method=jax.vmap)
@@ -171,8 +193,7 @@ def test_no_tracer_stays_on_the_kernel(name):
 # -- other inputs ------------------------------------------------------------------------------
 
 
-@CASES
-@pytest.mark.parametrize("num_chains", [1, 2])
+@pytest.mark.parametrize(("name", "num_chains"), [("mala", 1), *((name, 2) for name in FAMILIES)])
 def test_potential_fn_of_any_pytree(name, num_chains):
     def potential_fn(z):
         return 0.5 * (z[0] ** 2 + jnp.sum((z[1]["b"] - 1) ** 2))
@@ -195,7 +216,7 @@ def test_potential_fn_of_any_pytree(name, num_chains):
         mcmc.run(random.key(0))
 
 
-@CASES
+@CASES_BY_FAMILY
 def test_block_of_gibbs_beside_discrete_and_nuts(name):
     def mixture_model(y):
         k = numpyro.sample("k", dist.Bernoulli(0.3))

@@ -24,11 +24,16 @@ from tests.infer.model import CASES, Y, make_mcmc, model
         ({"target_accept_prob": 1.0}, "target_accept_prob must lie between 0 and 1"),
         ({"inverse_mass_matrix": -np.ones(2)}, "must be finite and above 0"),
         ({"inverse_mass_matrix": np.ones((2, 3))}, r"got the shape \(2, 3\)"),
-        ({"inverse_mass_matrix": np.array([[1.0, 2.0], [2.0, 1.0]])}, "positive definite"),
+        (
+            {"inverse_mass_matrix": np.array([[1.0, 2.0], [2.0, 1.0]])},
+            "positive definite|vector of variances",
+        ),
         ({"potential_fn": lambda z: z}, "Only one of `model` or `potential_fn`"),
     ],
 )
 def test_arguments_out_of_range(name, options, message):
+    if name == "mclmc" and "target_accept_prob" in options:
+        options, message = {"desired_energy_var": -1.0}, "desired_energy_var must be"
     with pytest.raises(ValueError, match=message):
         KERNELS[name].make(model, **options)
 

@@ -16,7 +16,7 @@ from numpyro.infer.util import transform_fn
 
 from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
 from numpyro_score.infer import MALA, ULA
-from tests.cases import KERNELS
+from tests.cases import KERNELS, POOLED
 from tests.statistics import Moments, assert_recovers
 
 # Shifted, anisotropic (standard deviations 10, 1, .1) and correlated.
@@ -75,12 +75,15 @@ def assert_model_recovered(draws):
         assert_recovers(draws[name], exact)
 
 
-@pytest.mark.parametrize("model", [exact_model, energy_model, score_model])
-@pytest.mark.parametrize("name", [k for k, case in KERNELS.items() if case.exact])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(k, exact_model) for k, case in (KERNELS | POOLED).items() if case.exact]
+    + [(k, model) for k in ("mala", "mala_dense") for model in (energy_model, score_model)],
+)
 def test_exact_kernels_recover_shifted_anisotropic_and_skewed_targets(name, model):
     # The diagonal metric cannot undo a correlation of 0.8: same steps, less information.
-    num_samples = 3000 if "dense" in name else 8000
-    assert_model_recovered(run(KERNELS[name].make(model), num_samples=num_samples))
+    num_samples = 3000 if "dense" in name or name in POOLED else 8000
+    assert_model_recovered(run((KERNELS | POOLED)[name].make(model), num_samples=num_samples))
 
 
 def test_ula_has_the_bias_that_its_docstring_states():
@@ -192,7 +195,7 @@ def test_float32_is_enough_in_ten_thousand_dimensions():
     kernel = MALA(potential_fn=lambda z: -dist.Normal(2.0, 3.0).log_prob(z).sum(), step_size=0.3)
     mcmc = MCMC(
         kernel,
-        num_warmup=500,
+        num_warmup=1000,
         num_samples=1500,
         num_chains=2,
         chain_method="vectorized",

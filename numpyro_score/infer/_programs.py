@@ -1,0 +1,272 @@
+"""Compiled parts of a run: the start of chains, a chunk of steps, the post-processing of draws."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.util import identity, nested_attrgetter
+
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._fresh_kernel import fresh
+from numpyro_score.infer._run_arguments import RunArguments
+
+_BUFFER_BYTES = 2**23
+_MAX_ROWS = 2**16
+_BLOCK = 256
+
+
+class Tally(NamedTuple):
+    """What went wrong in a chunk, counted over its steps and chains."""
+
+    non_finite: Array
+    divergent: Array
+
+
+class Collected(NamedTuple):
+    """What is collected, by which name, and how it is post-processed.
+
+    - **fields** - names of fields of the state; the first holds the draws.
+    - **removed_sites** - sites that are not kept.
+    - **postprocess_fn** - the user's own, or None for that of the kernel.
+    """
+
+    fields: tuple[str, ...]
+    removed_sites: tuple[str, ...]
+    postprocess_fn: Callable[[PyTree], PyTree] | None
+
+
+class Setting(NamedTuple):
+    """What programs depend on besides the arguments of the model.
+
+    - **kernel** - the user's kernel; it is not changed.
+    - **num_warmup** - number of warm-up steps, which kernels build into their schedule.
+    - **num_lanes** - chains that one call advances; None for a single one, without an axis.
+    - **collected** - what is collected.
+    - **capacity** - draws that a chunk can hold; None for what fits into a few megabytes.
+    """
+
+    kernel: MCMCKernel
+    num_warmup: int
+    num_lanes: int | None
+    collected: Collected
+    capacity: int | None
+
+
+class Programs:
+    """Programs of one kernel, for arguments of one structure.
+
+    They are traced with a copy of the kernel that is initialized inside the trace. Whatever a
+    kernel binds at ``init``, a potential or the bounds of a support, is then an input of the
+    program: a second data set of the same shape runs the same code, and gets its own answer.
+    Where the model or the kernel cannot be traced so, ``traced`` is False: the arguments are
+    constants, as in NumPyro, and so the program serves one data set only.
+
+    :param setting: kernel, chains, and what is collected.
+    :param arguments: of the model; others of the same :meth:`RunArguments.key` may follow.
+    """
+
+    def __init__(self, setting: Setting, arguments: RunArguments, *, traced: bool) -> None:
+        self._kernel, self._num_warmup, self._num_lanes, self._collected, self._capacity = setting
+        self._arguments = arguments
+        self.traced = traced
+        self._start = jax.jit(self._traced_start)
+        self._chunk = jax.jit(self._traced_chunk)
+        self._postprocess = jax.jit(self._traced_postprocess)
+        self._bound: MCMCKernel | None = None
+
+    # -- what the run calls --------------------------------------------------------------------
+
+    def start(self, rng_key: Array, init_params: PyTree, arguments: RunArguments) -> PyTree:
+        """Return the initial state of the chains."""
+        if self.traced:
+            state = self._start(rng_key, init_params, arguments.arrays)
+            if _finite_start(state):
+                return state
+        # Outside a trace, kernels look at what they start with, and say what is wrong with it.
+        kernel = fresh(self._kernel)
+        state = kernel.init(
+            rng_key, self._num_warmup, init_params, arguments.args, arguments.kwargs
+        )
+        if self._bound is None:
+            self._bound = kernel
+        return strong(state)
+
+    def prepare(self, state: PyTree, rng_key: Array, arguments: RunArguments) -> None:
+        """See to it that there is a kernel to trace with, for a run that goes on from a state."""
+        if not self.traced and self._bound is None:
+            self.start(rng_key, self._start_of(state), arguments)
+
+    def try_start(self, rng_key: Array, init_params: PyTree, arguments: RunArguments) -> None:
+        """Trace everything but what happens after the draws; raises what tracing raises."""
+        state = jax.eval_shape(self._start, rng_key, init_params, arguments.arrays)
+        self.try_chunk(state, arguments)
+
+    def try_chunk(self, state: PyTree, arguments: RunArguments) -> None:
+        """Trace a chunk; raises what tracing raises."""
+        zero = jax.ShapeDtypeStruct((), jnp.int32)
+        _, rows, _ = jax.eval_shape(self._chunk, state, arguments.arrays, zero, zero, zero)
+        jax.eval_shape(self._postprocess, rows[0], zero, arguments.arrays)
+
+    def chunk(
+        self, state: PyTree, arguments: RunArguments, num_steps: int, kept: bool, thinning: int
+    ) -> tuple[PyTree, tuple[PyTree, ...], Tally]:
+        """Take ``num_steps`` steps, and keep the last of every ``thinning`` where ``kept``.
+
+        :return: the state, the fields, with the draws unconstrained and an axis of ``capacity``
+            rows in front, and what went wrong.
+        """
+        skipped = 0 if kept else num_steps
+        arrays = arguments.arrays if self.traced else []
+        return self._chunk(
+            state, arrays, jnp.int32(num_steps), jnp.int32(skipped), jnp.int32(thinning)
+        )
+
+    def postprocess(self, rows: PyTree, num_rows: int, arguments: RunArguments) -> PyTree:
+        """Return constrained values and deterministic sites of the first ``num_rows`` rows."""
+        arrays = arguments.arrays if self.traced else []
+        return self._postprocess(rows, jnp.int32(num_rows), arrays)
+
+    def rows_per_chunk(self, state: PyTree) -> int:
+        """Return how many draws a chunk can hold."""
+        return self._capacity or _rows_that_fit(jax.eval_shape(self._row, state))
+
+    # -- what is traced ------------------------------------------------------------------------
+
+    def _traced_start(self, rng_key: Array, init_params: PyTree, arrays: list[Array]) -> PyTree:
+        args, kwargs = self._arguments.rebuild(arrays)
+        kernel = fresh(self._kernel)
+        return strong(kernel.init(rng_key, self._num_warmup, init_params, args, kwargs))
+
+    def _bind(self, draw: PyTree, arrays: list[Array]) -> tuple[MCMCKernel, tuple, dict[str, Any]]:
+        """Return an initialized kernel and its arguments; of `init`, only closures are used."""
+        if not self.traced:
+            assert self._bound is not None, "start or prepare"
+            return self._bound, self._arguments.args, self._arguments.kwargs
+        args, kwargs = self._arguments.rebuild(arrays)
+        kernel = fresh(self._kernel)
+        rng_key = jax.random.key(0)
+        if self._num_lanes is not None:
+            rng_key = jax.random.split(rng_key, self._num_lanes)
+        init_params = draw if getattr(kernel, "model", None) is None else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said at the start
+            kernel.init(rng_key, self._num_warmup, init_params, args, kwargs)
+        return kernel, args, kwargs
+
+    def _start_of(self, state: PyTree) -> PyTree:
+        draw = nested_attrgetter(self._collected.fields[0])(state)
+        return draw if getattr(self._kernel, "model", None) is None else None
+
+    def _row(self, state: PyTree) -> tuple[PyTree, ...]:
+        fields = self._collected.fields
+        return tuple(jax.tree.map(as_data, nested_attrgetter(name)(state)) for name in fields)
+
+    def _traced_chunk(
+        self, state: PyTree, arrays: list[Array], num_steps: Array, skipped: Array, thinning: Array
+    ) -> tuple[PyTree, tuple[PyTree, ...], Tally]:
+        kernel, args, kwargs = self._bind(self._row(state)[0], arrays)
+        row = jax.eval_shape(self._row, state)
+        num_rows = self._capacity or _rows_that_fit(row)
+
+        def body(i: Array, carry: Any) -> Any:
+            state, rows, tally = carry
+            state = kernel.sample(state, args, kwargs)
+            # Each step of a group overwrites the one before; skipped ones are overwritten by all.
+            slot = jnp.where(i < skipped, 0, (i - skipped) // thinning)
+            rows = jax.tree.map(lambda rows, new: rows.at[slot].set(new), rows, self._row(state))
+            return state, rows, _count(tally, state)
+
+        rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
+        tally = Tally(jnp.int32(0), jnp.int32(0))
+        return jax.lax.fori_loop(0, num_steps, body, (strong(state), rows, tally))
+
+    def _traced_postprocess(self, rows: PyTree, num_rows: Array, arrays: list[Array]) -> PyTree:
+        first = jax.tree.map(lambda x: x[0], rows)
+        fn = self._collected.postprocess_fn
+        if fn is None:
+            kernel, args, kwargs = self._bind(first, arrays)
+            fn = kernel.postprocess_fn(args, kwargs)
+        if fn is identity and not self._collected.removed_sites:
+            return rows
+        finish = self._finish(fn)
+        if self._num_lanes is not None:
+            finish = _batched(finish, self._num_lanes)
+        capacity = jax.tree.leaves(rows)[0].shape[0] if jax.tree.leaves(rows) else 1
+        block = min(capacity, _BLOCK)
+        finish = _batched(finish, block)
+
+        def body(i: Array, out: PyTree) -> PyTree:
+            # The last block may reach back into the one before it, whose rows come out the same.
+            at = jnp.minimum(i * block, capacity - block)
+            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, block), rows)
+            return jax.tree.map(
+                lambda out, new: jax.lax.dynamic_update_slice_in_dim(out, new, at, 0),
+                out,
+                finish(part),
+            )
+
+        shapes = jax.eval_shape(finish, jax.tree.map(lambda x: x[:block], rows))
+        out = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), shapes)
+        return jax.lax.fori_loop(0, (num_rows + block - 1) // block, body, out)
+
+    def _finish(self, fn: Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
+        def finish(draw: PyTree) -> PyTree:
+            values = fn(draw)
+            for site in self._collected.removed_sites:
+                values = {name: value for name, value in values.items() if name != site}
+            return jax.tree.map(jnp.asarray, values)
+
+        return finish
+
+
+def _batched(fn: Callable[[PyTree], PyTree], size: int) -> Callable[[PyTree], PyTree]:
+    """Map ``fn`` over the leading axis; a tree without arrays has none, and is repeated."""
+
+    def mapped(tree: PyTree) -> PyTree:
+        if jax.tree.leaves(tree):
+            return jax.vmap(fn)(tree)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), fn(tree))
+
+    return mapped
+
+
+def strong(tree: PyTree) -> PyTree:
+    """Return ``tree`` without weak types, which would compile a program a second time."""
+
+    def convert(x: Any) -> Array:
+        x = jnp.asarray(x)
+        return jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
+
+    return jax.tree.map(convert, tree)
+
+
+def as_data(x: Any) -> Array:
+    """Return the numbers of a typed random key, and any other array as it is."""
+    x = jnp.asarray(x)
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def _count(tally: Tally, state: PyTree) -> Tally:
+    energy = getattr(state, "potential_energy", jnp.zeros(()))
+    diverging = getattr(state, "diverging", jnp.zeros((), bool))
+    return Tally(
+        tally.non_finite + jnp.sum(~jnp.isfinite(energy), dtype=jnp.int32),
+        tally.divergent + jnp.sum(diverging, dtype=jnp.int32),
+    )
+
+
+def _finite_start(state: PyTree) -> bool:
+    energy = getattr(state, "potential_energy", None)
+    return energy is None or bool(jnp.isfinite(energy).all())
+
+
+def _rows_that_fit(row: PyTree) -> int:
+    """Return a power of two that does not depend on the number of draws that are asked for."""
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(row))
+    fitting = max(1, _BUFFER_BYTES // max(size, 1))
+    return min(_MAX_ROWS, max(16, 2 ** (fitting.bit_length() - 1)))
