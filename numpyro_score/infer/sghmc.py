@@ -15,6 +15,7 @@ from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._friction import check_friction, excess_noise
 from numpyro_score.infer._minibatch import Control, Estimate
 from numpyro_score.infer._step_size import Schedule, StepSize
+from numpyro_score.infer.registry import register_kernel
 from numpyro_score.infer.stochastic import Move, StochasticGradientKernel
 
 
@@ -37,6 +38,12 @@ class SGHMCState(NamedTuple):
     rng_key: Array
 
 
+@register_kernel(
+    "sghmc",
+    description="Hamiltonian trajectory with friction on minibatches: biased",
+    needs=("gradient", "minibatches"),
+    reference="Chen, Fox & Guestrin (2014)",
+)
 class SGHMC(StochasticGradientKernel):
     r"""Stochastic gradient Hamiltonian Monte Carlo, BlackJAX's ``sghmc`` diffusion: **biased**.
 

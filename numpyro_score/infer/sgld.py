@@ -11,6 +11,7 @@ from blackjax.sgmcmc import sgld
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._minibatch import Control, Estimate
 from numpyro_score.infer._step_size import StepSize
+from numpyro_score.infer.registry import register_kernel
 from numpyro_score.infer.stochastic import Move, StochasticGradientKernel
 
 
@@ -44,6 +45,12 @@ class SGLDState(NamedTuple):
     rng_key: Array
 
 
+@register_kernel(
+    "sgld",
+    description="Langevin step on minibatches: biased by its step size and their noise",
+    needs=("gradient", "minibatches"),
+    reference="Welling & Teh (2011)",
+)
 class SGLD(StochasticGradientKernel):
     r"""Stochastic gradient Langevin dynamics, BlackJAX's ``sgld``: **biased**.
 

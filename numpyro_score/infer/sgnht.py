@@ -14,6 +14,7 @@ from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._friction import check_friction, excess_noise
 from numpyro_score.infer._minibatch import Control, Estimate
 from numpyro_score.infer._step_size import Schedule, StepSize
+from numpyro_score.infer.registry import register_kernel
 from numpyro_score.infer.stochastic import Move, StochasticGradientKernel
 
 
@@ -39,6 +40,12 @@ class SGNHTState(NamedTuple):
     xi: Array
 
 
+@register_kernel(
+    "sgnht",
+    description="Thermostat that takes up the noise of minibatches: biased",
+    needs=("gradient", "minibatches"),
+    reference="Ding et al. (2014)",
+)
 class SGNHT(StochasticGradientKernel):
     r"""Stochastic gradient Nosé-Hoover thermostat, BlackJAX's ``sgnht``: **biased**.
 
