@@ -15,6 +15,7 @@ from numpyro.infer.util import unconstrain_fn
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.distributions._mode import minimize
 from numpyro_score.infer._plates import (
+    Blocks,
     ChooseRows,
     PlateSizes,
     Rows,
@@ -38,10 +39,14 @@ class Estimate(NamedTuple):
 
 
 class Control(NamedTuple):
-    """Control variates: a centre ``(d,)``, and what all the data say there."""
+    """Control variates: a centre ``(d,)``, and what all the data say there.
+
+    - **first_rows** - what the first minibatch says there, by which other data are noticed.
+    """
 
     centre: Array
     estimate: Estimate
+    first_rows: Estimate
 
 
 class MinibatchTarget(NamedTuple):
@@ -85,17 +90,48 @@ class MinibatchTarget(NamedTuple):
         total = jax.tree.map(jnp.zeros_like, Estimate(z.sum(), z))
         for blocks in partition(self.sizes):
 
-            def add(total: Estimate, rows: Rows, weight: float = blocks.weight) -> Any:
-                part = estimate(z, rows)
-                return jax.tree.map(lambda a, b: a + weight * b, total, part), None
+            def add(total: Estimate, starts: Rows, blocks: Blocks = blocks) -> Any:
+                part = estimate(z, blocks.rows(starts))
+                return jax.tree.map(lambda a, b: a + blocks.weight * b, total, part), None
 
             with full_pass():
-                total, _ = jax.lax.scan(add, total, jax.tree.map(jnp.asarray, blocks.rows))
+                total, _ = jax.lax.scan(add, total, jax.tree.map(jnp.asarray, blocks.starts))
         return total
 
     def control_at(self, unravel: Callable[[Array], PyTree], centre: Array) -> Control:
         """Return control variates centred there."""
-        return Control(centre, self.from_all_data(unravel, centre))
+        return Control(
+            centre, self.from_all_data(unravel, centre), self._first_rows(unravel, centre)
+        )
+
+    def renewed(self, unravel: Callable[[Array], PyTree], control: Control, look: Array) -> Control:
+        """Return control variates of these data, made anew where those were of other ones.
+
+        :param look: whether to look at all: it costs a gradient of one minibatch.
+        """
+
+        def differs(now: Array, then: Array) -> Array:
+            # What rounding does is smaller, and to be wrong costs a pass over the data at most.
+            return ~(jnp.abs(now - then).max() <= 1e-3 * jnp.abs(then).max() + 1e-6)
+
+        def has_changed(control: Control) -> Array:
+            now = self._first_rows(unravel, control.centre)
+            pairs = zip(now, control.first_rows, strict=True)
+            return jnp.stack([differs(*pair) for pair in pairs]).any()
+
+        no = jnp.zeros((), bool)
+        changed = jax.lax.cond(look, has_changed, lambda control: no, control)
+        # A loop and no branch: under vmap a branch would go over the data at every step.
+        return jax.lax.while_loop(
+            lambda carry: carry[1],
+            lambda carry: (self.control_at(unravel, carry[0].centre), no),
+            (control, changed),
+        )[0]
+
+    def _first_rows(self, unravel: Callable[[Array], PyTree], z: Array) -> Estimate:
+        rows = {name: jnp.arange(taken) for name, (_, taken) in self.sizes.items()}
+        with full_pass():
+            return self.estimator(unravel, None)(z, rows)
 
     def find_mode(self, unravel: Callable[[Array], PyTree], start: Array) -> Array:
         """Return the mode of the posterior in unconstrained space, by L-BFGS on all data."""

@@ -83,37 +83,43 @@ def in_full_pass() -> bool:
 
 
 class Blocks(NamedTuple):
-    """Disjoint minibatches of one size.
+    """Disjoint minibatches of one size, of consecutive rows.
 
-    - **rows** - with a leading axis of blocks.
+    - **starts** - the first row of each, by plate, ``(blocks,)``.
+    - **lengths** - how many rows each of them takes, by plate.
     - **weight** - share of the data that each of them holds.
     """
 
-    rows: dict[str, np.ndarray]
+    starts: dict[str, np.ndarray]
+    lengths: dict[str, int]
     weight: float
+
+    def rows(self, starts: Rows) -> Rows:
+        """Return the rows of the minibatch that begins there."""
+        return {name: starts[name] + jnp.arange(n) for name, n in self.lengths.items()}
 
 
 def partition(sizes: PlateSizes) -> list[Blocks]:
     """Split the data into minibatches, so that no pass over all of it holds more than one.
 
-    >>> [(blocks.rows["n"].tolist(), blocks.weight) for blocks in partition({"n": (5, 2)})]
-    [([[0, 1], [2, 3]], 0.4), ([[4]], 0.2)]
+    >>> [(b.starts["n"].tolist(), b.lengths["n"], b.weight) for b in partition({"n": (5, 2)})]
+    [([0, 2], 2, 0.4), ([4], 1, 0.2)]
     """
-    parts = [_partition_plate(size, subsample_size) for size, subsample_size in sizes.values()]
     out = []
-    for choice in itertools.product(*parts):
-        grid = np.meshgrid(*(np.arange(len(part)) for part in choice), indexing="ij")
-        blocks = [part[index.ravel()] for part, index in zip(choice, grid, strict=True)]
-        shares = [b.shape[1] / size for b, (size, _) in zip(blocks, sizes.values(), strict=True)]
-        out.append(Blocks(dict(zip(sizes, blocks, strict=True)), math.prod(shares)))
+    for choice in itertools.product(*(_partition_plate(*size) for size in sizes.values())):
+        grid = np.meshgrid(*(starts for starts, _ in choice), indexing="ij")
+        lengths = {name: length for name, (_, length) in zip(sizes, choice, strict=True)}
+        shares = [lengths[name] / size for name, (size, _) in sizes.items()]
+        starts = {name: axis.ravel() for name, axis in zip(sizes, grid, strict=True)}
+        out.append(Blocks(starts, lengths, math.prod(shares)))
     return out
 
 
-def _partition_plate(size: int, subsample_size: int) -> list[np.ndarray]:
-    """Return the blocks of full size ``(blocks, rows)``, and one of what is left over."""
+def _partition_plate(size: int, subsample_size: int) -> list[tuple[np.ndarray, int]]:
+    """Return starts and length of the blocks of full size, and of what is left over."""
     last = size - size % subsample_size
-    blocks = [np.arange(last).reshape(-1, subsample_size)]
-    return blocks if last == size else [*blocks, np.arange(last, size)[None]]
+    blocks = [(np.arange(0, last, subsample_size), subsample_size)]
+    return blocks if last == size else [*blocks, (np.array([last]), size - last)]
 
 
 def draw_subset(rng_key: Array, size: int, subsample_size: int) -> Array:

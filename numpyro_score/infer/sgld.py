@@ -77,8 +77,9 @@ class SGLD(StochasticGradientKernel):
     **Control variates** (Baker et al., 2019): :math:`g(c) + \hat g(z) - \hat g(c)` with both
     estimates from the same rows. Still unbiased for any centre c, and of small variance near it;
     worse than without them far from it, so start there (``init_strategy=init_to_value(...)``).
-    Two gradients a step. Their centre and g(c) belong to the data that the chain began with: for a
-    state that goes on with other data (``post_warmup_state``), call :meth:`refresh` first.
+    Two gradients a step. A chain that goes on with other data (``post_warmup_state``) keeps the
+    centre; that g(c) is out of date is noticed by the first rows, which are looked at again in
+    every twentieth step. Where those stay and later rows change, call :meth:`refresh`.
 
     **References:** Welling & Teh (2011), "Bayesian learning via stochastic gradient Langevin
     dynamics"; Vollmer, Zygalakis & Teh (2016), "Exploration of the (non-)asymptotic bias and

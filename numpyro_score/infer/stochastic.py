@@ -187,6 +187,11 @@ class StochasticGradientKernel(BlackJAXKernel):
         target: MinibatchTarget = potential_fn
         since = state.i - jnp.where(state.i < self._num_warmup, 0, self._num_warmup)
 
+        if state.control is not None:
+            look = since % NOISE_EVERY == 0
+            control = target.renewed(_unravel(state), state.control, look)
+            state = state._replace(control=control)
+
         def step(state: Any) -> Any:
             return self._step(state, target, since)
 
@@ -242,10 +247,9 @@ class StochasticGradientKernel(BlackJAXKernel):
         Control variates keep their centre, and learn what the new data say there.
         """
         target = minibatch_of(self._initialized(), model_args, model_kwargs)
-        one = jax.tree.map(lambda x: x[0], state.z) if state.score.ndim == 2 else state.z
         control = state.control
         if control is not None:
-            control = target.control_at(ravel_pytree(one)[1], control.centre)
+            control = target.control_at(_unravel(state), control.centre)
         rng_keys, draw_keys = split_key(state.rng_key)
 
         def evaluate(rng_key: Array, z: PyTree) -> Estimate:
@@ -275,6 +279,12 @@ def minibatch_of(target: Target, args: tuple, kwargs: dict[str, Any] | None) -> 
     """Return the posterior under these arguments, of which a kernel draws minibatches."""
     fn: Any = target.potential_fn(args, kwargs)
     return fn
+
+
+def _unravel(state: Any) -> Callable[[Array], PyTree]:
+    """Return the map from a flat position of one chain to a pytree."""
+    several = state.score.ndim == 2
+    return ravel_pytree(jax.tree.map(lambda x: x[0], state.z) if several else state.z)[1]
 
 
 def _variance(one: Estimate, other: Estimate) -> Array:
