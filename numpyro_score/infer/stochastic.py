@@ -96,6 +96,14 @@ class StochasticGradientKernel(BlackJAXKernel):
         """Return the kernel's own fields at the start of a chain, or after it stood still."""
         return {}
 
+    @property
+    def model(self) -> Callable[..., Any] | None:
+        """The NumPyro model for those who run it without a random key, such as ArviZ.
+
+        Its plates take their first rows, so that the log likelihood of ArviZ is that of those rows.
+        """
+        return None if self._model is None else with_rows(self._model)
+
     # -- set-up ------------------------------------------------------------------------------
 
     def _build_target(
@@ -246,7 +254,7 @@ class StochasticGradientKernel(BlackJAXKernel):
 
         Control variates keep their centre, and learn what the new data say there.
         """
-        target = minibatch_of(self._initialized(), model_args, model_kwargs)
+        target: Any = self._initialized().potential_fn(model_args, model_kwargs)
         control = state.control
         if control is not None:
             control = target.control_at(_unravel(state), control.centre)
@@ -273,12 +281,6 @@ class StochasticGradientKernel(BlackJAXKernel):
     def _describe(self) -> list[str]:
         control = [] if self._control_variate is None else ["control variates"]
         return [*control, "biased: no Metropolis test"]
-
-
-def minibatch_of(target: Target, args: tuple, kwargs: dict[str, Any] | None) -> MinibatchTarget:
-    """Return the posterior under these arguments, of which a kernel draws minibatches."""
-    fn: Any = target.potential_fn(args, kwargs)
-    return fn
 
 
 def _unravel(state: Any) -> Callable[[Array], PyTree]:

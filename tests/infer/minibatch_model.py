@@ -11,7 +11,6 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC
 
 from numpyro_score import infer
 
@@ -48,10 +47,19 @@ def model(y):
         numpyro.sample("y", dist.Normal(loc.mean(), scale), obs=y[rows])
 
 
-def make_mcmc(name, *, model=model, num_chains=1, chain_method="vectorized", kernel=None, **opts):
+def make_mcmc(
+    name,
+    *,
+    model=model,
+    cls=infer.MCMC,
+    num_chains=1,
+    chain_method="vectorized",
+    kernel=None,
+    **opts,
+):
     opts = {"num_warmup": 30, "num_samples": 20, "progress_bar": False} | opts
     sampler = KERNELS[name].make(model, **kernel or {})
-    return MCMC(sampler, num_chains=num_chains, chain_method=chain_method, **opts)
+    return cls(sampler, num_chains=num_chains, chain_method=chain_method, **opts)
 
 
 def gaussian_model(y, noise, subsample_size=100):
