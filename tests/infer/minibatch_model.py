@@ -62,7 +62,7 @@ def make_mcmc(
     return cls(sampler, num_chains=num_chains, chain_method=chain_method, **opts)
 
 
-def gaussian_model(y, noise, subsample_size=100):
+def gaussian_model(y, noise, subsample_size=10):
     """Mean of rows ``(N, d)``: a Gaussian posterior with the same variance in each coordinate."""
     size, dim = y.shape
     loc = numpyro.sample("loc", dist.Normal(0.0, 10.0).expand([dim]).to_event(1))
@@ -80,7 +80,7 @@ class GaussianPosterior(NamedTuple):
     gradient_variance: float
 
 
-def gaussian_posterior(num_rows, dim, noise, batch=100):
+def gaussian_posterior(num_rows, dim, noise, batch=10):
     """Data whose columns have the same variance, up to rounding."""
     y = np.random.default_rng(0).normal(size=(num_rows, dim))
     y = 1.0 + noise * (y - y.mean(0)) / y.std(0, ddof=1)
