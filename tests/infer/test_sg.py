@@ -189,9 +189,8 @@ def test_the_counter_has_no_axis_so_that_what_is_rare_stays_rare():
     assert count(jaxpr, "cond") == 2, "the second minibatch, and a look at the first rows"
 
 
-@CASES
-def test_no_key_is_used_twice(name, monkeypatch):
-    kernel, state = initialized(name)
+def test_no_key_is_used_twice(monkeypatch):
+    kernel, state = initialized("sgld")
     state = one_chain(state)
     traced = []
 
@@ -235,7 +234,7 @@ def test_one_gradient_per_step_and_two_with_control_variates(name, control, grad
     assert count(step, "cosh", skip=("while",)) == gradients + now_and_then
 
 
-@CASES
+@pytest.mark.parametrize("name", ["sgld", "sgnht"])
 def test_chain_stays_where_something_is_not_finite_and_says_so(name):
     def edge():
         x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), ()))
