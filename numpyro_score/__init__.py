@@ -7,7 +7,15 @@ Learn a density with :func:`numpyro_score.training.fit`, write it in a model as 
 
 from importlib.metadata import version
 
-from numpyro_score import distributions, infer, networks, objectives, training
+from numpyro_score import diagnostics, distributions, infer, networks, objectives, training
 
 __version__ = version("numpyro_score")
-__all__ = ["__version__", "distributions", "infer", "networks", "objectives", "training"]
+__all__ = [
+    "__version__",
+    "diagnostics",
+    "distributions",
+    "infer",
+    "networks",
+    "objectives",
+    "training",
+]

@@ -8,9 +8,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_score._checks import check_positive
+from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array
-from numpyro_score.infer._whitening import DenseWhitening, DiagonalWhitening, Whitening
+from numpyro_score.infer._whitening import (
+    DenseWhitening,
+    DiagonalWhitening,
+    LowRankWhitening,
+    Whitening,
+)
 
 
 def check_target(model: Callable[..., Any] | None, potential_fn: Callable[..., Any] | None) -> None:
@@ -26,6 +31,7 @@ def check_tuning(
     step_size: float,
     inverse_mass_matrix: Array | None,
     dense_mass: bool,
+    max_rank: int | None,
     target_accept_prob: float,
     adaptation: str,
 ) -> None:
@@ -36,6 +42,10 @@ def check_tuning(
             "dense_mass must be True or False, got "
             f"{dense_mass!r}; a metric by blocks of sites is not supported by this kernel."
         )
+    if max_rank is not None:
+        check_int(max_rank, "max_rank", 1)
+        if dense_mass:
+            raise ValueError("A metric is dense or of low rank: give dense_mass=True or max_rank.")
     check_probability(target_accept_prob, "target_accept_prob")
     if adaptation not in ("per-chain", "pooled"):
         raise ValueError(f'adaptation must be "per-chain" or "pooled", got {adaptation!r}.')
@@ -74,13 +84,15 @@ def check_variances(inverse_mass_matrix: Array | None) -> None:
     _check_metric(metric)
 
 
-def initial_whitening(inverse_mass_matrix: Array | None, size: int, dense: bool) -> Whitening:
+def initial_whitening(
+    inverse_mass_matrix: Array | None, size: int, dense: bool, max_rank: int | None
+) -> Whitening:
     """Return the whitening that the chains start with.
 
     :param inverse_mass_matrix: variances, a covariance, or None for the identity.
     :param size: number of unconstrained parameters.
-    :param dense: whether the metric is a full matrix; a diagonal one takes the diagonal of a
-        covariance.
+    :param dense: whether the metric is a full matrix; another takes the diagonal of a covariance.
+    :param max_rank: the largest number of directions of a metric of low rank; None for none.
     """
     metric = np.ones(size) if inverse_mass_matrix is None else np.asarray(inverse_mass_matrix)
     if metric.shape[0] != size:
@@ -92,5 +104,10 @@ def initial_whitening(inverse_mass_matrix: Array | None, size: int, dense: bool)
     if dense:
         covariance = np.diag(metric) if metric.ndim == 1 else metric
         return DenseWhitening(jnp.asarray(np.linalg.cholesky(covariance), dtype))
-    variances = np.diagonal(metric) if metric.ndim == 2 else metric
-    return DiagonalWhitening(jnp.asarray(1 / np.sqrt(variances), dtype))
+    sd = np.sqrt(np.diagonal(metric) if metric.ndim == 2 else metric)
+    if max_rank is not None:
+        rank = min(max_rank, size)
+        return LowRankWhitening(
+            jnp.asarray(sd, dtype), jnp.eye(size, rank, dtype=dtype), jnp.ones(rank, dtype)
+        )
+    return DiagonalWhitening(jnp.asarray(1 / sd, dtype))

@@ -80,22 +80,24 @@ def finish_metric(state: MetricState, dense: bool) -> Array:
     """
     covariance, precision = state.draws.covariance, state.scores.covariance
     if not dense:
-        return _or_identity(jnp.sqrt(_diagonal(covariance, precision)), jnp.ones(covariance.shape))
+        return _or_identity(
+            jnp.sqrt(diagonal_solution(covariance, precision)), jnp.ones(covariance.shape)
+        )
     size = len(covariance)
-    scale = jnp.sqrt(_diagonal(jnp.diagonal(covariance), jnp.diagonal(precision)))
+    scale = jnp.sqrt(diagonal_solution(jnp.diagonal(covariance), jnp.diagonal(precision)))
     enough = state.num_moves >= MOVES_PER_DIMENSION * size
-    factor = jnp.where(enough, _dense_factor(covariance, precision, scale), jnp.diag(scale))
+    factor = jnp.where(enough, dense_solution(covariance, precision, scale), jnp.diag(scale))
     return _or_identity(factor, jnp.eye(size))
 
 
-def _diagonal(variance: Array, score_variance: Array) -> Array:
+def diagonal_solution(variance: Array, score_variance: Array) -> Array:
     """Return σ² of the diagonal solution: variance of draws over variance of scores, rooted."""
     level = jnp.mean(jnp.sqrt(variance * score_variance))
     ridge = _RIDGE * jnp.where(level > 0, level, 1.0)
     return jnp.sqrt((variance + ridge) / (score_variance + ridge))
 
 
-def _dense_factor(covariance: Array, precision: Array, scale: Array) -> Array:
+def dense_solution(covariance: Array, precision: Array, scale: Array) -> Array:
     """Return the lower triangle T with T Tᵀ G T Tᵀ = C, solved in units of ``scale``.
 
     With C = J Jᵀ, G = K Kᵀ and the singular value decomposition Kᵀ J = U S Wᵀ, the solution is

@@ -51,16 +51,16 @@ def build_schedule(num_warmup: int) -> Schedule:
 
 
 def check_window(schedule: Schedule, size: int, accept_prob: float, num_chains: int) -> None:
-    """Warn where no window of so many chains fills a dense metric in ``size`` dimensions."""
+    """Warn where no window of so many chains fills a metric of ``size`` directions."""
     accept_prob = accept_prob * num_chains
     moves = accept_prob * schedule.longest_window
     needed = MOVES_PER_DIMENSION * size
     if schedule.num_warmup > 0 and moves < needed:
         warnings.warn(
-            f"dense_mass=True will adapt the diagonal only: {schedule.num_warmup} warm-up steps "
+            f"Only the diagonal of the metric will be adapted: {schedule.num_warmup} warm-up steps "
             f"have a longest window of {schedule.longest_window}, of which about {moves:.0f} move, "
-            f"and a dense metric of {size} parameters takes {needed} moves. Use num_warmup of "
-            f"about {_enough_warmup(needed / accept_prob)} or more, or dense_mass=False.",
+            f"and a metric of {size} directions takes {needed} moves. Use num_warmup of about "
+            f"{_enough_warmup(needed / accept_prob)} or more, or a diagonal metric.",
             stacklevel=4,
         )
 

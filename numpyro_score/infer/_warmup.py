@@ -11,8 +11,16 @@ from blackjax.adaptation.step_size import (
     DualAveragingAdaptationState,
     dual_averaging_adaptation,
 )
+from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 
 from numpyro_score._typing import Array
+from numpyro_score.infer._low_rank import (
+    LowRankWindow,
+    finish_window,
+    init_window,
+    update_window,
+    window_strides,
+)
 from numpyro_score.infer._metric import (
     MetricState,
     finish_metric,
@@ -21,26 +29,29 @@ from numpyro_score.infer._metric import (
     update_metric,
 )
 from numpyro_score.infer._schedule import Schedule
-from numpyro_score.infer._whitening import DenseWhitening, Whitening
+from numpyro_score.infer._whitening import DenseWhitening, LowRankWhitening, Whitening
 
 
 class AdaptState(NamedTuple):
     """What warm-up tunes, and what it remembers while it does.
 
     - **step_size** - ε of the Langevin step in whitened coordinates.
-    - **whitening** - the metric L Lᵀ by its factor L, diagonal or dense. Parameters are ordered
-      as ``ravel_pytree`` orders the unconstrained sites: by name.
+    - **whitening** - the metric L Lᵀ by its factor L: diagonal, dense or of low rank. Parameters
+      are ordered as ``ravel_pytree`` orders the unconstrained sites: by name.
     - **step_size_state**, **metric_state** - memory of dual averaging, and of the window.
     """
 
     step_size: Array
     whitening: Whitening
     step_size_state: DualAveragingAdaptationState
-    metric_state: MetricState
+    metric_state: MetricState | LowRankWindow
 
     @property
-    def inverse_mass_matrix(self) -> Array:
-        """The metric, an estimate of the posterior covariance: ``(d,)`` or ``(d, d)``."""
+    def inverse_mass_matrix(self) -> Array | LowRankInverseMassMatrix:
+        """The metric, an estimate of the posterior covariance: ``(d,)`` or ``(d, d)``.
+
+        One of low rank comes as BlackJAX's ``LowRankInverseMassMatrix``.
+        """
         return self.whitening.covariance()
 
 
@@ -77,20 +88,31 @@ def build_warmup(
     def init(whitening: Whitening, z: Array) -> AdaptState:
         value = jnp.asarray(step_size, jnp.result_type(float))
         displacement = whitening.whiten(z - z.mean(0))
-        metric = init_metric(displacement, isinstance(whitening, DenseWhitening))
+        metric: MetricState | LowRankWindow
+        if isinstance(whitening, LowRankWhitening):
+            metric = init_window(displacement, len(whitening.stretch))
+        else:
+            metric = init_metric(displacement, isinstance(whitening, DenseWhitening))
         return AdaptState(value, whitening, start_average(value), metric)
 
-    def end_window(state: AdaptState, score: Array) -> tuple[AdaptState, Array]:
-        dense = isinstance(state.whitening, DenseWhitening)
-        factor = finish_metric(state.metric_state, dense)
-        state = state._replace(
-            whitening=state.whitening.compose(factor),
-            metric_state=restart_metric(state.metric_state, factor),
-        )
+    def stride(i: Array, window: LowRankWindow) -> Array:
+        return jnp.asarray(window_strides(schedule, len(window.draws)))[i]
+
+    def end_window(i: Array, state: AdaptState, score: Array) -> tuple[AdaptState, Array]:
+        whitening, metric = state.whitening, state.metric_state
+        if isinstance(whitening, LowRankWhitening):
+            assert isinstance(metric, LowRankWindow), "init"
+            whitening, metric, score = finish_window(metric, whitening, score, stride(i, metric))
+        else:
+            assert isinstance(metric, MetricState), "init"
+            factor = finish_metric(metric, dense=isinstance(whitening, DenseWhitening))
+            whitening, metric = whitening.compose(factor), restart_metric(metric, factor)
+            score = score @ factor if factor.ndim == 2 else score * factor
+        state = state._replace(whitening=whitening, metric_state=metric)
         if adapt_step_size:
             value = average_final(state.step_size_state)
             state = state._replace(step_size=value, step_size_state=start_average(value))
-        return state, score @ factor if dense else score * factor
+        return state, score
 
     def update(
         i: Array, state: AdaptState, step: Array, score: Array, accept_prob: Array, moved: Array
@@ -101,10 +123,14 @@ def build_warmup(
             value = jnp.where(last, average_final(average), jnp.exp(average.log_step_size))
             state = state._replace(step_size=value, step_size_state=average)
         if adapt_mass_matrix:
-            metric = update_metric(state.metric_state, step, score, moved)
+            metric = state.metric_state
+            if isinstance(metric, LowRankWindow):
+                metric = update_window(metric, step, score, moved, stride(i, metric))
+            else:
+                metric = update_metric(metric, step, score, moved)
             state = state._replace(metric_state=metric)
             ends = jnp.asarray(schedule.ends_window)[i]
-            state, score = jax.lax.cond(ends, end_window, lambda *args: args, state, score)
+            state, score = jax.lax.cond(ends, end_window, lambda i, *rest: rest, i, state, score)
         return state, score
 
     return Warmup(init, update)

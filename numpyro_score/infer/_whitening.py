@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 from jax.scipy.linalg import solve_triangular
 
 from numpyro_score._typing import Array
@@ -72,15 +73,13 @@ class DenseWhitening(NamedTuple):
 
     scale_tril: Array
 
-    def placer(self, z: Array, remember: bool = True) -> DensePlacer | RecomputingPlacer:
-        """Return how a step at ``z`` places its proposal.
+    def placer(self, z: Array, remember: bool = True) -> RememberingPlacer | RecomputingPlacer:
+        """Return how a step at ``z`` places its proposal; see :func:`place_by_product`."""
+        return place_by_product(self, z, remember)
 
-        :param remember: whether the log density is evaluated at the proposal, once, and nowhere
-            else.
-        """
-        if remember:
-            return DensePlacer(z, self.scale_tril, jax.new_ref(z))
-        return RecomputingPlacer(z, self.scale_tril)
+    def unwhiten(self, v: Array) -> Array:
+        """Return L v."""
+        return self.scale_tril @ v
 
     def whiten_gradient(self, gradient: Array) -> Array:
         """Return Lᵀ g."""
@@ -99,8 +98,59 @@ class DenseWhitening(NamedTuple):
         return self.scale_tril @ jnp.swapaxes(self.scale_tril, -2, -1)
 
 
+class LowRankWhitening(NamedTuple):
+    """Whitening by standard deviations, and by a few directions that are longer or shorter.
+
+    L = D (I + U (S - I) Uᵀ), so that L Lᵀ = D (I + U (S² - I) Uᵀ) D.
+
+    - **scale** - the diagonal of D, ``(d,)``.
+    - **vectors** - U, orthonormal columns ``(d, k)``.
+    - **stretch** - the diagonal of S, ``(k,)``; 1 in a direction that is not used.
+    """
+
+    scale: Array
+    vectors: Array
+    stretch: Array
+
+    def placer(self, z: Array, remember: bool = True) -> RememberingPlacer | RecomputingPlacer:
+        """Return how a step at ``z`` places its proposal; see :func:`place_by_product`."""
+        return place_by_product(self, z, remember)
+
+    def unwhiten(self, v: Array) -> Array:
+        """Return L v."""
+        return self.scale * self.lengthen(v, self.stretch)
+
+    def whiten_gradient(self, gradient: Array) -> Array:
+        """Return Lᵀ g."""
+        return self.lengthen(self.scale * gradient, self.stretch)
+
+    def whiten(self, z: Array) -> Array:
+        """Return L⁻¹ z for rows z, ``(…, d)``."""
+        return self.lengthen(z / self.scale, 1 / self.stretch)
+
+    def lengthen(self, rows: Array, stretch: Array) -> Array:
+        """Return (I + U (S - I) Uᵀ) y for rows y, ``(…, d)``."""
+        return rows + ((rows @ self.vectors) * (stretch - 1)) @ self.vectors.T
+
+    def covariance(self) -> LowRankInverseMassMatrix:
+        """Return L Lᵀ as BlackJAX writes it: by σ, U and λ. In full it may not fit into memory."""
+        return LowRankInverseMassMatrix(self.scale, self.vectors, self.stretch**2)
+
+
+def place_by_product(
+    whitening: DenseWhitening | LowRankWhitening, z: Array, remember: bool
+) -> RememberingPlacer | RecomputingPlacer:
+    """Return the placer of a metric whose products are worth saving.
+
+    :param remember: whether the log density is evaluated at the proposal, once, and nowhere else.
+    """
+    if remember:
+        return RememberingPlacer(z, whitening, jax.new_ref(z))
+    return RecomputingPlacer(z, whitening)
+
+
 @dataclass(frozen=True)
-class DensePlacer:
+class RememberingPlacer:
     """Placement that remembers the proposal.
 
     BlackJAX returns v alone. The ref carries z + L v out of the function that it differentiates,
@@ -108,12 +158,12 @@ class DensePlacer:
     """
 
     z: Array
-    scale_tril: Array
+    whitening: DenseWhitening | LowRankWhitening
     proposal: Any
 
     def __call__(self, v: Array) -> Array:
         """Return z + L v."""
-        proposal = self.z + self.scale_tril @ v
+        proposal = self.z + self.whitening.unwhiten(v)
         self.proposal[...] = jax.lax.stop_gradient(proposal)
         return proposal
 
@@ -127,15 +177,15 @@ class RecomputingPlacer:
     """Placement of a trajectory, which ends at any of the points that it visits."""
 
     z: Array
-    scale_tril: Array
+    whitening: DenseWhitening | LowRankWhitening
 
     def __call__(self, v: Array) -> Array:
         """Return z + L v."""
-        return self.z + self.scale_tril @ v
+        return self.z + self.whitening.unwhiten(v)
 
     def settle(self, v: Array, moved: Array) -> Array:
         """Return the position after the step: ``z`` itself, to the bit, where v is 0."""
         return self(v)
 
 
-Whitening = DiagonalWhitening | DenseWhitening
+Whitening = DiagonalWhitening | DenseWhitening | LowRankWhitening

@@ -33,6 +33,10 @@ class BlackJAXKernel(MCMCKernel):
 
     state_cls: ClassVar[Any]
     sample_field = "z"
+    #: Why the draws are biased, whatever R-hat says; empty for a kernel that is exact.
+    bias: ClassVar[str] = ""
+    #: The field of the state that tells how large the bias is.
+    bias_statistic: ClassVar[str] = ""
     _path: AnchoredPath | LocalPath = AnchoredPath()
 
     def __init__(
@@ -187,4 +191,5 @@ class BlackJAXKernel(MCMCKernel):
     def __repr__(self) -> str:
         target = self._model if self._model is not None else self._potential_fn
         name = getattr(target, "__name__", type(target).__name__)
-        return f"{type(self).__name__}({', '.join([name, *self._describe()])})"
+        described = [name, *self._describe(), *([f"biased: {self.bias}"] if self.bias else [])]
+        return f"{type(self).__name__}({', '.join(described)})"

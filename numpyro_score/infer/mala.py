@@ -47,6 +47,10 @@ class MALA(PreconditionedKernel):
     :param dense_mass: whether the metric is a full matrix.
     :param target_accept_prob: mean acceptance that the step size is tuned to.
     :param init_strategy: where chains start, see NumPyro's init strategies.
+    :param max_rank: for a metric of standard deviations and at most so many directions that are
+        longer or shorter, in place of a dense one: 2 d ``max_rank`` products a step, and a warm-up
+        that grows with the rank rather than with d. ``adapt_state.inverse_mass_matrix`` is then
+        BlackJAX's ``LowRankInverseMassMatrix``.
     :param adaptation: ``"per-chain"``, or ``"pooled"``: all chains of ``chain_method="vectorized"``
         share one step size and one metric, estimated from all of them, which takes a fraction of
         the warm-up. During sampling both are fixed, so R-hat means what it does otherwise.

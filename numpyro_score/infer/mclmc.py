@@ -89,6 +89,8 @@ class MCLMC(MicrocanonicalKernel):
     """
 
     state_cls = MCLMCState
+    bias = "no Metropolis test"
+    bias_statistic = "energy_variance"
 
     def __init__(
         self,
@@ -169,8 +171,5 @@ class MCLMC(MicrocanonicalKernel):
         """Return what the progress bar says of one chain."""
         return (
             f"step size {state.adapt_state.step_size:.2e}, L {state.adapt_state.L:.2e}. "
-            f"biased: no Metropolis test, energy variance={state.energy_variance:.1e}"
+            f"biased: {self.bias}, energy variance={state.energy_variance:.1e}"
         )
-
-    def _describe(self) -> list[str]:
-        return [*super()._describe(), "biased: no Metropolis test"]

@@ -53,6 +53,7 @@ class NUTS(TrajectoryKernel):
         max_tree_depth: int = 10,
         init_strategy: Callable[..., Any] = init_to_uniform,
         *,
+        max_rank: int | None = None,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
     ) -> None:
         super().__init__(
@@ -65,6 +66,7 @@ class NUTS(TrajectoryKernel):
             dense_mass,
             target_accept_prob,
             init_strategy,
+            max_rank=max_rank,
             adaptation=adaptation,
         )
         check_int(max_tree_depth, "max_tree_depth", 1)

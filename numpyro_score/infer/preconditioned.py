@@ -55,17 +55,21 @@ class PreconditionedKernel(BlackJAXKernel):
         target_accept_prob: float = 0.574,
         init_strategy: Callable[..., Any] = init_to_uniform,
         *,
+        max_rank: int | None = None,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
         path: Literal["anchored", "local"] = "anchored",
         path_nodes: int | None = None,
     ) -> None:
         super().__init__(model, potential_fn, init_strategy)
-        check_tuning(step_size, inverse_mass_matrix, dense_mass, target_accept_prob, adaptation)
+        check_tuning(
+            step_size, inverse_mass_matrix, dense_mass, max_rank, target_accept_prob, adaptation
+        )
         self._step_size = step_size
         self._inverse_mass_matrix = inverse_mass_matrix
         self._adapt_step_size = adapt_step_size
         self._adapt_mass_matrix = adapt_mass_matrix
         self._dense_mass = dense_mass
+        self._max_rank = max_rank
         self._target_accept_prob = target_accept_prob
         self._pooled = adaptation == "pooled"
         self._path = choose_path(path, path_nodes, self.two_points, type(self).__name__)
@@ -111,7 +115,7 @@ class PreconditionedKernel(BlackJAXKernel):
         energy = fields["potential_energy"]
         flat = vmap(lambda z: ravel_pytree(z)[0])(z)
         whitening = initial_whitening(
-            self._inverse_mass_matrix, gradient.shape[-1], self._dense_mass
+            self._inverse_mass_matrix, gradient.shape[-1], self._dense_mass, self._max_rank
         )
         score = -whitening.whiten_gradient(gradient)
         carry: dict[str, Any] = {}
@@ -140,14 +144,15 @@ class PreconditionedKernel(BlackJAXKernel):
         return jax.vmap(lambda z: init(whitening, z[None]))(z)
 
     def _check_state(self, state: Any) -> None:
-        if self._dense_mass and self._adapt_mass_matrix:
-            num_chains = len(state.score) if self._pooled else 1
-            check_window(
-                build_schedule(self._num_warmup),
-                state.score.shape[-1],
-                self._target_accept_prob,
-                num_chains,
-            )
+        diagonal = not self._dense_mass and self._max_rank is None
+        if diagonal or not self._adapt_mass_matrix:
+            return
+        directions = state.score.shape[-1]
+        if self._max_rank is not None:
+            directions = min(directions, 2 * self._max_rank)
+        num_chains = len(state.score) if self._pooled else 1
+        schedule = build_schedule(self._num_warmup)
+        check_window(schedule, directions, self._target_accept_prob, num_chains)
 
     def _axes(self) -> Any:
         axes = super()._axes()
@@ -244,6 +249,8 @@ class PreconditionedKernel(BlackJAXKernel):
 
     def _describe(self) -> list[str]:
         metric = "dense metric" if self._dense_mass else "diagonal metric"
+        if self._max_rank is not None:
+            metric = f"metric of rank {self._max_rank}"
         return [metric, "pooled"] if self._pooled else [metric]
 
 

@@ -73,6 +73,8 @@ class ULA(PreconditionedKernel):
 
     state_cls = ULAState
     statistic = "energy_error"
+    bias = "no Metropolis test"
+    bias_statistic = "mean_energy_error"
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class ULA(PreconditionedKernel):
         target_accept_prob: float = 0.95,
         init_strategy: Callable[..., Any] = init_to_uniform,
         *,
+        max_rank: int | None = None,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
     ) -> None:
         super().__init__(
@@ -98,6 +101,7 @@ class ULA(PreconditionedKernel):
             dense_mass,
             target_accept_prob,
             init_strategy,
+            max_rank=max_rank,
             adaptation=adaptation,
         )
 
@@ -130,12 +134,9 @@ class ULA(PreconditionedKernel):
     def get_diagnostics_str(self, state: ULAState) -> str:
         """Return what the progress bar says of one chain."""
         return (
-            f"step size {state.adapt_state.step_size:.2e}. biased: no Metropolis test, "
+            f"step size {state.adapt_state.step_size:.2e}. biased: {self.bias}, "
             f"energy error={state.mean_energy_error:.2f}"
         )
-
-    def _describe(self) -> list[str]:
-        return [*super()._describe(), "biased: no Metropolis test"]
 
 
 def _log_metropolis_ratio(old: DiffusionState, new: DiffusionState, step_size: Array) -> Array:

@@ -33,7 +33,7 @@ def test_windows_grow_so_that_the_last_is_the_longest(num_warmup):
         assert sizes[-1] >= 0.25 * num_warmup
 
 
-@pytest.mark.filterwarnings("ignore:dense_mass=True will adapt the diagonal only")
+@pytest.mark.filterwarnings("ignore:Only the diagonal of the metric")
 @pytest.mark.parametrize("dense_mass", [False, True])
 @pytest.mark.parametrize("num_warmup", [0, 1, 2, 3, 5, 20])
 def test_a_short_warmup_runs_to_a_usable_kernel(num_warmup, dense_mass):
