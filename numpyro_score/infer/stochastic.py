@@ -54,6 +54,9 @@ class StochasticGradientKernel(BlackJAXKernel):
     potential energy that belongs to the position beside it.
     """
 
+    bias = "no Metropolis test"
+    bias_statistic = "noise_ratio"
+
     def __init__(
         self,
         model: Callable[..., Any] | None = None,
@@ -274,13 +277,12 @@ class StochasticGradientKernel(BlackJAXKernel):
     def get_diagnostics_str(self, state: Any) -> str:
         """Return what the progress bar says of one chain."""
         return (
-            f"step size {state.adapt_state.step_size:.2e}. biased: no Metropolis test, "
+            f"step size {state.adapt_state.step_size:.2e}. biased: {self.bias}, "
             f"minibatch noise ratio={state.noise_ratio:.2f}"
         )
 
     def _describe(self) -> list[str]:
-        control = [] if self._control_variate is None else ["control variates"]
-        return [*control, "biased: no Metropolis test"]
+        return [] if self._control_variate is None else ["control variates"]
 
 
 def _unravel(state: Any) -> Callable[[Array], PyTree]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pickle
 
-import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from jax import random
 from numpyro import infer as theirs
 
 from numpyro_score import infer
+from numpyro_score.diagnostics import from_numpyro
 from numpyro_score.infer._minibatch import Estimate, MinibatchTarget
 from numpyro_score.infer.stochastic import Move
 from tests.infer.minibatch_model import BATCH, CASES, KERNELS, Y, make_mcmc, model
@@ -111,10 +111,12 @@ def test_resumed_with_and_without_a_pickle_goes_on_where_it_stopped():
 
 
 def test_arviz_reads_a_run():
-    data = az.from_numpyro(finished("sgld"))
+    data = from_numpyro(finished("sgld"))
     assert data["posterior"]["loc"].shape == (2, 20, 2)
     assert data["sample_stats"]["diverging"].shape == (2, 20)
     np.testing.assert_array_equal(data["observed_data"]["y"], Y[:BATCH])
+    assert data["posterior"].attrs["biased"] == "no Metropolis test"
+    assert data["posterior"].attrs["noise_ratio"].shape == (2,)
 
 
 # -- other data --------------------------------------------------------------------------------
