@@ -199,8 +199,7 @@ class StochasticGradientKernel(BlackJAXKernel):
         since = state.i - jnp.where(state.i < self._num_warmup, 0, self._num_warmup)
 
         if state.control is not None:
-            look = since % NOISE_EVERY == 0
-            control = target.renewed(_unravel(state), state.control, look)
+            control = target.renewed(_unravel(state), state.control, since % NOISE_EVERY == 0)
             state = state._replace(control=control)
 
         def step(state: Any) -> Any:
