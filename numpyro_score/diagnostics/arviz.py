@@ -19,7 +19,8 @@ def from_numpyro(mcmc: Any, **kwargs: Any) -> Any:
     - ``kernel`` - its ``repr``.
     - ``biased`` - why the draws are biased; absent for an exact kernel.
     - the statistic that tells how large the bias is, one number for each chain:
-      ``mean_energy_error`` of ``ULA``, ``energy_variance`` of ``MCLMC``.
+      ``mean_energy_error`` of ``ULA``, ``energy_variance`` of ``MCLMC``, ``noise_ratio`` of the
+      kernels with minibatches.
 
     :param mcmc: a :class:`numpyro.infer.MCMC` after its run, with any kernel.
     :param kwargs: ``coords``, ``dims`` and the other arguments of ``arviz.from_numpyro``.

@@ -38,26 +38,38 @@ def minimize_energy(
     def energy(v: Array) -> Array:
         return -log_prob(transform(v))
 
-    optimizer = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(energy)
+    v = minimize(energy, start, num_steps, tol)
+    value, grad = jax.value_and_grad(energy)(v)
+    return Minimum(transform(v), jnp.where(jnp.isfinite(value), value, jnp.inf), _rms(grad))
 
-    def norm(grad: Array) -> Array:
-        return jnp.sqrt(jnp.mean(grad**2))
+
+def minimize(
+    fn: Callable[[Array], Array], start: Array, num_steps: int, tol: float | Array
+) -> Array:
+    """Return where L-BFGS from ``start`` ends: at a gradient below ``tol``, or out of steps.
+
+    :param fn: of one vector.
+    :param tol: for the root mean square of the gradient.
+    """
+    optimizer = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(fn)
 
     def unfinished(carry: tuple) -> Array:
         step, _, _, grad = carry
-        return (step == 0) | ((step < num_steps) & (norm(grad) > tol))
+        return (step == 0) | ((step < num_steps) & (_rms(grad) > tol))
 
     def improve(carry: tuple) -> tuple:
         step, v, state, _ = carry
         value, grad = value_and_grad(v, state=state)
-        updates, state = optimizer.update(grad, state, v, value=value, grad=grad, value_fn=energy)
+        updates, state = optimizer.update(grad, state, v, value=value, grad=grad, value_fn=fn)
         return step + 1, optax.apply_updates(v, updates), state, grad
 
     carry = (0, start, optimizer.init(start), jnp.zeros_like(start))
-    _, v, _, _ = jax.lax.while_loop(unfinished, improve, carry)
-    value, grad = jax.value_and_grad(energy)(v)
-    return Minimum(transform(v), jnp.where(jnp.isfinite(value), value, jnp.inf), norm(grad))
+    return jax.lax.while_loop(unfinished, improve, carry)[1]
+
+
+def _rms(x: Array) -> Array:
+    return jnp.sqrt(jnp.mean(x**2))
 
 
 def best_minimum(minima: Minimum, num_steps: int, tol: float) -> Array:

@@ -2,6 +2,7 @@
 
 from numpyro_score.infer._microcanonical import TrajectoryTuning
 from numpyro_score.infer._state import MetropolisState, MomentumState, TrajectoryState
+from numpyro_score.infer._step_size import StepSize
 from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.adapter import BlackJAXKernel
 from numpyro_score.infer.adjusted_mclmc import AdjustedMCLMC, AdjustedMCLMCState
@@ -10,6 +11,7 @@ from numpyro_score.infer.barker import Barker
 from numpyro_score.infer.checkpoint import CheckpointError, open_checkpoint
 from numpyro_score.infer.ghmc import GHMC
 from numpyro_score.infer.hmc import HMC
+from numpyro_score.infer.host_data import BatchStream, fetch_rows
 from numpyro_score.infer.mala import MALA
 from numpyro_score.infer.mclmc import MCLMC, MCLMCState
 from numpyro_score.infer.mcmc import MCMC
@@ -23,7 +25,11 @@ from numpyro_score.infer.registry import (
     get_kernel,
     register_kernel,
 )
+from numpyro_score.infer.sghmc import SGHMC, SGHMCState
+from numpyro_score.infer.sgld import SGLD, SGLDState
+from numpyro_score.infer.sgnht import SGNHT, SGNHTState
 from numpyro_score.infer.state_io import StateFileError, load_state, save_state
+from numpyro_score.infer.stochastic import StochasticGradientKernel
 from numpyro_score.infer.ula import ULA, ULAState
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "AlgorithmKernel",
     "AlgorithmState",
     "Barker",
+    "BatchStream",
     "BlackJAXKernel",
     "CheckpointError",
     "DoublyIntractableError",
@@ -50,12 +57,21 @@ __all__ = [
     "NUTS",
     "PreconditionedKernel",
     "StateFileError",
+    "SGHMC",
+    "SGHMCState",
+    "SGLD",
+    "SGLDState",
+    "SGNHT",
+    "SGNHTState",
+    "StepSize",
+    "StochasticGradientKernel",
     "TrajectoryState",
     "TrajectoryTuning",
     "ULA",
     "ULAState",
     "available_kernels",
     "check_model",
+    "fetch_rows",
     "get_kernel",
     "kernel_from_algorithm",
     "load_state",

@@ -61,6 +61,17 @@ class BlackJAXKernel(MCMCKernel):
         """Refuse a model that :func:`check_model` takes and this kernel cannot sample."""
         self._path.check_model(self._model, model_args, model_kwargs)
 
+    def _build_target(
+        self, rng_key: Array, init_params: PyTree, model_args: tuple, model_kwargs: dict[str, Any]
+    ) -> tuple[Target, PyTree]:
+        """Return what this kernel samples, and unconstrained starts."""
+        if self._potential_fn is not None:
+            return potential_target(self._potential_fn, init_params)
+        assert self._model is not None, "check_target"
+        return model_target(
+            rng_key, self._model, self._init_strategy, init_params, model_args, model_kwargs
+        )
+
     @abstractmethod
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:
         """Return the state at unconstrained values ``z``; keys and ``z`` may have an axis."""
@@ -106,13 +117,7 @@ class BlackJAXKernel(MCMCKernel):
         model_kwargs = {} if model_kwargs is None else model_kwargs
         rng_key, init_key = split_key(rng_key)
         self._num_warmup = num_warmup
-        if self._potential_fn is not None:
-            self._target, z = potential_target(self._potential_fn, init_params)
-        else:
-            assert self._model is not None, "check_target"
-            self._target, z = model_target(
-                init_key, self._model, self._init_strategy, init_params, model_args, model_kwargs
-            )
+        self._target, z = self._build_target(init_key, init_params, model_args, model_kwargs)
         self._check_model(model_args, model_kwargs)
         potential_fn = self._target.potential_fn(model_args, model_kwargs)
         # Compiled as a whole: one by one, its operations would each be compiled on their own.

@@ -64,11 +64,22 @@ def check_model(model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         ...
     numpyro_score.infer.model_checks.DoublyIntractableError: Site 'x' ...
     """
+    check_structure(model, args, kwargs, refuse_subsampling)
+
+
+def check_structure(
+    model: Callable[..., Any],
+    args: tuple,
+    kwargs: dict[str, Any],
+    check_plates: Callable[[dict[str, Any]], None],
+) -> None:
+    """Check ``model`` as :func:`check_model` does, with ``check_plates(trace)`` for its plates."""
     trace = prototype_trace(model, args, kwargs)
+    check_plates(trace)
     check_latent_sites(trace)
     if GIBBS_SITES_KWARG in kwargs:
         # A block of Gibbs sees its sibling sites as data; Z depends on them all the same.
-        del kwargs[GIBBS_SITES_KWARG]
+        kwargs = {name: value for name, value in kwargs.items() if name != GIBBS_SITES_KWARG}
         trace = prototype_trace(model, args, kwargs)
     if any(unnormalized_parts(site["fn"]) for site in _sample_sites(trace)):
         _check_normalizers(model, args, kwargs, trace)
@@ -90,15 +101,20 @@ def prototype_trace(model: Callable[..., Any], args: tuple, kwargs: dict) -> dic
     return {name: site | {"value": shapes.get(name)} for name, site in sites.items()}
 
 
-def check_latent_sites(trace: dict[str, Any]) -> None:
-    """Refuse a trace without continuous latent sites, with discrete ones, or with subsampling."""
+def refuse_subsampling(trace: dict[str, Any]) -> None:
+    """Refuse a trace with a plate that takes some of its rows."""
     for name, site in trace.items():
         if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
             size, subsample_size = site["args"]
             raise ModelError(
                 f"Plate {name!r} subsamples {subsample_size} of {size} rows. This kernel would "
-                "condition on one fixed subset; remove subsample_size."
+                "condition on one fixed subset; remove subsample_size, or use a kernel that draws "
+                "a fresh minibatch at every step: SGLD, SGHMC or SGNHT."
             )
+
+
+def check_latent_sites(trace: dict[str, Any]) -> None:
+    """Refuse a trace without continuous latent sites, or with discrete ones."""
     latent = [site for site in _sample_sites(trace) if not site["is_observed"]]
     discrete = [site["name"] for site in latent if site["fn"].support.is_discrete]
     if discrete:

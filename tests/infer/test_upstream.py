@@ -5,9 +5,13 @@ from __future__ import annotations
 import inspect
 
 import blackjax
+import blackjax.sgmcmc
+import blackjax.sgmcmc.gradients
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from blackjax.adaptation.adjusted_mclmc_adaptation import adjusted_mclmc_find_L_and_step_size
 from blackjax.adaptation.mclmc_adaptation import (
@@ -20,7 +24,9 @@ from blackjax.mcmc.diffusions import overdamped_langevin
 from blackjax.mcmc.dynamic_hmc import DynamicHMCState
 from blackjax.mcmc.integrators import IntegratorState
 from jax import random
+from numpyro import handlers
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.primitives import Messenger
 
 START = ["rng_key", "state", "logdensity_fn"]
 SIGNATURES = {
@@ -143,6 +149,65 @@ def test_a_ref_carries_a_value_out_of_a_gradient_under_vmap_and_scan():
     last, grads = jax.jit(jax.vmap(run))(jnp.zeros((2, 1)))
     np.testing.assert_array_equal(last, jnp.full((2, 1), 3.0))
     np.testing.assert_array_equal(grads[0, :, 0], jnp.array([2.0, 4.0, 6.0]))
+
+
+def test_stochastic_gradient_signatures():
+    sgld_kernel = inspect.signature(blackjax.sgmcmc.sgld.build_kernel()).parameters
+    shared = ["rng_key", "position", "grad_estimator", "minibatch", "step_size", "temperature"]
+    assert list(sgld_kernel) == shared
+    sgnht_kernel = inspect.signature(blackjax.sgmcmc.sgnht.build_kernel()).parameters
+    assert list(sgnht_kernel) == ["rng_key", "state", *shared[2:]]
+    assert blackjax.sgmcmc.sgnht.SGNHTState._fields == ("position", "momentum", "xi")
+    integrate = inspect.signature(blackjax.sgmcmc.diffusions.sghmc(1.0, 0.0)).parameters
+    assert list(integrate)[:5] == [
+        "rng_key",
+        "position",
+        "momentum",
+        "logdensity_grad",
+        "step_size",
+    ]
+
+
+def test_control_variates_ask_for_all_data_once_and_work_on_any_pytree():
+    asked = []
+
+    def estimate(position, minibatch):
+        asked.append(minibatch)
+        return (10.0 if minibatch is None else minibatch * position, position)
+
+    controlled = blackjax.sgmcmc.gradients.control_variates(estimate, 2.0, None)
+    assert asked == [None]
+    assert controlled(5.0, 3.0) == (10.0 + 3.0 * 5.0 - 3.0 * 2.0, 2.0 + 5.0 - 2.0)
+
+
+def test_sghmc_of_blackjax_keeps_one_minibatch_for_all_steps():
+    """Why its integrator is used here, and not its kernel."""
+    asked = []
+
+    def estimate(position, minibatch):
+        asked.append(minibatch)
+        return -position
+
+    kernel = blackjax.sgmcmc.sghmc.build_kernel(1.0)
+    kernel(random.key(0), jnp.zeros(2), estimate, "the minibatch", 0.1, 3)
+    assert set(asked) == {"the minibatch"}
+
+
+def test_a_handler_chooses_the_rows_of_a_plate():
+    """By the value of its message, and how many by its arguments; the scale follows."""
+
+    class Choose(Messenger):
+        def process_message(self, msg):
+            if msg["type"] == "plate":
+                assert msg["args"] == (5, 2)
+                msg["value"], msg["args"] = jnp.array([4, 0, 1]), (5, 3)
+
+    with Choose(), handlers.trace() as trace:
+        plate = numpyro.plate("rows", 5, subsample_size=2)
+        with plate as rows:
+            numpyro.sample("x", dist.Normal(0.0, 1.0), obs=jnp.zeros(3))
+    assert rows.tolist() == [4, 0, 1]
+    assert trace["x"]["scale"] == 5 / 3
 
 
 def test_gibbs_marks_its_blocks_by_a_keyword():
