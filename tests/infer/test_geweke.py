@@ -18,9 +18,22 @@ import numpyro.distributions as dist
 import pytest
 from jax import random
 
-from numpyro_score.infer import GHMC, HMC, MALA, MCLMC, NUTS, ULA, AdjustedMCLMC, Barker
+from numpyro_score.infer import (
+    GHMC,
+    HMC,
+    MALA,
+    MCLMC,
+    NUTS,
+    SGHMC,
+    SGLD,
+    SGNHT,
+    ULA,
+    AdjustedMCLMC,
+    Barker,
+)
 
 NUM_CHAINS, NUM_STEPS, NUM_GROUPS = 4000, 40, 3
+NUM_ROWS, NUM_TAKEN = 6, 3
 MAX_Z = 4.5  # of 11 moments; by chance once in 13,000 tests
 
 
@@ -30,6 +43,20 @@ def hierarchical_model(y):
     with numpyro.plate("group", NUM_GROUPS):
         theta = numpyro.sample("theta", dist.Normal(mu, tau))
         numpyro.sample("y", dist.Normal(theta, 1.0), obs=y)
+
+
+def model_on_minibatches(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    tau = numpyro.sample("tau", dist.LogNormal(0.0, 0.5))
+    theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([NUM_GROUPS]).to_event(1))
+    with numpyro.plate("rows", NUM_ROWS, subsample_size=NUM_TAKEN) as rows:
+        numpyro.sample("y", dist.Normal(theta[rows % NUM_GROUPS], 1.0), obs=y[rows])
+
+
+def draw_data(rng_key, theta, num_rows):
+    """Data given the parameters; the groups take turns."""
+    mean = theta[..., np.arange(num_rows) % NUM_GROUPS]
+    return mean + random.normal(rng_key, mean.shape)
 
 
 def draw_prior(rng_key, num):
@@ -60,17 +87,17 @@ def moments(z):
     }
 
 
-def assert_keeps_the_joint_density(kernel):
+def assert_keeps_the_joint_density(kernel, num_rows=NUM_GROUPS):
     """Run the successive-conditional simulator and compare what it ends at with the prior."""
     start_key, data_key, init_key, run_key = random.split(random.key(0), 4)
     z = draw_prior(start_key, NUM_CHAINS)
-    y = z["theta"] + random.normal(data_key, z["theta"].shape)
+    y = draw_data(data_key, z["theta"], num_rows)
 
     def simulate(rng_key, key, z, y):
         state = kernel.init(key, 0, z, (y,), {})
 
         def step(state, rng_key):
-            y = state.z["theta"] + random.normal(rng_key, state.z["theta"].shape)
+            y = draw_data(rng_key, state.z["theta"], num_rows)
             return kernel.sample(kernel.refresh(state, (y,), {}), (y,), {}), None
 
         return jax.lax.scan(step, state, random.split(rng_key, NUM_STEPS))[0].z
@@ -96,9 +123,22 @@ OPTIONS: dict[Any, dict[str, Any]] = {
 }
 
 
+ON_MINIBATCHES: dict[Any, dict[str, Any]] = {
+    SGLD: {"step_size": 0.01},
+    SGHMC: {"step_size": 0.01, "alpha": 1.0, "num_integration_steps": 10},
+    SGNHT: {"step_size": 0.01, "alpha": 1.0},
+}
+
+
 @pytest.mark.parametrize("cls", OPTIONS)
 def test_the_prior_stays_the_prior(cls):
     assert_keeps_the_joint_density(cls(hierarchical_model, **OPTIONS[cls]))
+
+
+@pytest.mark.parametrize("cls", ON_MINIBATCHES)
+def test_the_prior_stays_the_prior_on_minibatches(cls):
+    kernel = cls(model_on_minibatches, **ON_MINIBATCHES[cls])
+    assert_keeps_the_joint_density(kernel, NUM_ROWS)
 
 
 # -- planted bugs, one for each family ---------------------------------------------------------
@@ -173,3 +213,18 @@ PLANTED = {
 def test_catches(bug):
     with pytest.raises(AssertionError, match="standard errors off"):
         assert_keeps_the_joint_density(bug(hierarchical_model, **OPTIONS[PLANTED[bug]]))
+
+
+class HalfTheNoiseOnMinibatches(SGLD):
+    """√ε for √(2ε)."""
+
+    def _move(self, rng_key, z, state, step_size, evaluate):
+        move = super()._move(rng_key, z, state, step_size, evaluate)
+        drift = z + step_size * state.score
+        return move._replace(z=drift + (move.z - drift) / jnp.sqrt(2.0))
+
+
+def test_catches_half_the_noise_on_minibatches():
+    kernel = HalfTheNoiseOnMinibatches(model_on_minibatches, **ON_MINIBATCHES[SGLD])
+    with pytest.raises(AssertionError, match="standard errors off"):
+        assert_keeps_the_joint_density(kernel, NUM_ROWS)
