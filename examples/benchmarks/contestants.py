@@ -114,10 +114,12 @@ def in_our_mcmc(
     size: Size,
     target_accept_prob: float | None,
     key: jax.Array,
+    seconds: float,
 ) -> Contestant:
     """Return a kernel inside this package's MCMC, as a user runs it, warmed up.
 
-    A warm-up and a run are taken twice: the first compiles.
+    A warm-up and a run are taken twice: the first compiles. Runs are then made as long as asked
+    for: another number of draws compiles nothing.
     """
     mcmc = _make_mcmc(ours.MCMC, kernel, size, "vectorized")
 
@@ -136,8 +138,10 @@ def in_our_mcmc(
     contestant = Contestant(
         name, advance, mcmc.post_warmup_state, size, 0.0, target_accept_prob, warmup_seconds
     )
-    contestant.compile_seconds = first - warmup_seconds + contestant.run(1)[0]
-    contestant.compile_seconds -= contestant.run(1)[0]
+    first_run, run = contestant.run(1)[0], contestant.run(1)[0]
+    contestant.compile_seconds = first - warmup_seconds + first_run - run
+    mcmc.num_samples = ceil(size.steps * max(1.0, seconds / run))
+    contestant.size = size._replace(steps=mcmc.num_samples)
     return contestant
 
 

@@ -84,12 +84,15 @@ def build(
     target: Target,
     chains: int,
     warmup: int,
+    seconds: float,
     names: list[str],
     with_bare: bool,
     progress: Callable[[str], None],
 ) -> list[Contestant]:
     """Return the named entrants, compiled and warmed up, and what they are held against.
 
+    :param warmup: number of steps, a tenth of it where a step is a trajectory.
+    :param seconds: how long a run of ours is to take.
     :param with_bare: whether each of ours gets a bare loop beside it.
     """
     contestants = []
@@ -103,7 +106,7 @@ def build(
         kernel, key = entrant.make(target.model), jax.random.key(1, impl=entrant.impl)
         what = (name, kernel, target, size, entrant.target_accept_prob, key)
         if name in OF_OURS:
-            contestant = in_our_mcmc(*what)
+            contestant = in_our_mcmc(*what, seconds)
         else:
             contestant = in_numpyro_mcmc(*what, one_key=entrant.one_key)
         contestants.append(contestant)

@@ -63,9 +63,7 @@ def _run(options: argparse.Namespace, effort: Effort, header: dict) -> Results:
                 bar.set_description(what)
                 bar.update()
 
-            contestants = build(
-                target, chains, effort.warmup, options.kernels, options.bare, progress
-            )
+            contestants = build(target, chains, *effort, options.kernels, options.bare, progress)
             results[name, chains] = measure(contestants, options.repeats, effort.seconds, progress)
         if options.json:
             write_json(options.json, results, header)

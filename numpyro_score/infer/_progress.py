@@ -25,11 +25,12 @@ class Pace:
     """Chunk lengths that take about a third of a second.
 
     :param chunk_size: a fixed number of steps, or None for what the time tells.
+    :param last: the length that an earlier run of the same program ended with, if there was one.
     """
 
-    def __init__(self, chunk_size: int | None) -> None:
+    def __init__(self, chunk_size: int | None, last: int | None = None) -> None:
         self._fixed = chunk_size is not None
-        self.num_steps = _FIRST_CHUNK if chunk_size is None else chunk_size
+        self.num_steps = chunk_size or last or _FIRST_CHUNK
         self._since = time.perf_counter()
 
     def start(self) -> None:

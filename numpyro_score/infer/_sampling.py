@@ -82,6 +82,7 @@ class Sampling:
                 num_steps, kept = self._next(pace.num_steps, capacity)
                 self._chunk(num_steps, kept, bar)
                 pace.lap(num_steps)
+                self.programs.steps_per_chunk = pace.num_steps
                 after = self.position
                 bar.update(before.steps, after.steps, self.states, after[2:])
         except KeyboardInterrupt:
@@ -97,7 +98,7 @@ class Sampling:
 
     def _compile(self) -> None:
         # A chunk of no steps: the first real one is then timed for what it does.
-        if self.position.steps < self.plan.num_steps:
+        if self.position.steps < self.plan.num_steps and not self.programs.has_run:
             self.programs.chunk(self.states[0], self.arguments, 0, False, 1)
 
     def _next(self, wanted: int, capacity: int) -> tuple[int, bool]:

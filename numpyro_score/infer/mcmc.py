@@ -196,7 +196,7 @@ class MCMC(HostMCMC):
             batched=self._batched,
         )
         with Bar(self.sampler, plan, sampling.position.steps, self.progress_bar) as bar:
-            sampling.advance(Pace(self.chunk_size), bar)
+            sampling.advance(Pace(self.chunk_size, programs.steps_per_chunk), bar)
         self._interrupted = sampling.interrupted
         last_state = stack_states(sampling.states, self.num_chains, self._batched)
         like = {name: nested_attrgetter(name)(last_state) for name in names[1:]}
