@@ -79,8 +79,7 @@ class Programs:
         self._chunk = jax.jit(self._traced_chunk)
         self._postprocess = jax.jit(self._traced_fields)
         self._bound: MCMCKernel | None = None
-        self.has_run = False
-        self.steps_per_chunk: int | None = None
+        self.steps_per_chunk: int | None = None  # known once a chunk has run
 
     # -- what the run calls --------------------------------------------------------------------
 
@@ -135,7 +134,7 @@ class Programs:
         :return: the state, the fields, with the draws unconstrained and an axis of ``capacity``
             rows in front, and what went wrong.
         """
-        skipped, self.has_run = (0 if kept else num_steps), True
+        skipped = 0 if kept else num_steps
         arrays = arguments.arrays if self.traced else []
         return self._chunk(
             state, arrays, jnp.int32(num_steps), jnp.int32(skipped), jnp.int32(thinning)

@@ -98,7 +98,7 @@ class Sampling:
 
     def _compile(self) -> None:
         # A chunk of no steps: the first real one is then timed for what it does.
-        if self.position.steps < self.plan.num_steps and not self.programs.has_run:
+        if self.position.steps < self.plan.num_steps and self.programs.steps_per_chunk is None:
             self.programs.chunk(self.states[0], self.arguments, 0, False, 1)
 
     def _next(self, wanted: int, capacity: int) -> tuple[int, bool]:
