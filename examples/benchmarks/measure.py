@@ -14,7 +14,7 @@ from numpyro.diagnostics import split_gelman_rubin
 
 _MAX_R_HAT = 1.01
 _ACCEPTANCE_BAND = 0.15
-_KEPT_DRAWS, _KEPT_NUMBERS = 1_000_000, 50_000_000
+_KEPT_DRAWS, _KEPT_NUMBERS = 300_000, 50_000_000
 _R_HAT_DRAWS = 50_000
 _SUSPECTS = 16
 

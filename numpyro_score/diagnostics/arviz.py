@@ -16,7 +16,7 @@ def from_numpyro(mcmc: Any, **kwargs: Any) -> Any:
     ``posterior`` and ``sample_stats`` tell which it was, also after a file has passed through
     other hands:
 
-    - ``kernel`` - its ``repr``.
+    - ``kernel`` - its ``repr``; its class, if it has none of its own.
     - ``biased`` - why the draws are biased; absent for an exact kernel.
     - the statistic that tells how large the bias is, one number for each chain:
       ``mean_energy_error`` of ``ULA``, ``energy_variance`` of ``MCLMC``, ``noise_ratio`` of the
@@ -47,7 +47,9 @@ def from_numpyro(mcmc: Any, **kwargs: Any) -> Any:
 
 def _attributes(kernel: Any, state: Any) -> dict[str, Any]:
     """Return attributes that a NetCDF file can hold."""
-    said: dict[str, Any] = {"kernel": repr(kernel)}
+    # That of an object would be its address.
+    nameless = type(kernel).__repr__ is object.__repr__
+    said: dict[str, Any] = {"kernel": type(kernel).__name__ if nameless else repr(kernel)}
     if not getattr(kernel, "bias", ""):
         return said
     statistic = np.atleast_1d(np.asarray(getattr(state, kernel.bias_statistic), float))

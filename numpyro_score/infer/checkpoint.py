@@ -26,8 +26,8 @@ def open_checkpoint(directory: str | os.PathLike[str]) -> Any:
 
     :param directory: as given to :class:`MCMC`.
     :return: ``InferenceData`` (ArviZ 0.23) or ``DataTree`` (ArviZ 1) with the groups ``posterior``
-        and ``sample_stats``. Attributes of ``posterior`` say how far the run is: ``steps`` of
-        ``num_steps``, and ``complete``.
+        and ``sample_stats``. Attributes say how far the run is: ``steps`` of ``num_steps``, and
+        ``complete``; which ``kernel`` it has; and why its draws are ``biased``, where they are.
     :raises CheckpointError: where there is no checkpoint or no draw yet, and for files that are
         damaged.
 
@@ -48,22 +48,25 @@ def open_checkpoint(directory: str | os.PathLike[str]) -> Any:
 
     path = Path(directory)
     manifest = read_manifest(path)
+    run = manifest["run"]
     position, files = read_progress(path)
-    num_steps = manifest["run"]["num_steps"]
+    num_steps = run["num_steps"]
     if not files:
         raise CheckpointError(
             f"{path} holds no draws yet: the run is at step {position.steps} of {num_steps}."
         )
-    progress = {
+    said = {
         "steps": position.steps,
         "num_steps": num_steps,
         "complete": int(position.steps == num_steps),
+        "kernel": run["kernel"]["class"],
+        **({"biased": run["bias"]} if run["bias"] else {}),
     }
     groups = {}
     for group in dict.fromkeys(variable["group"] for variable in manifest["variables"]):
         parts = [read_group(path / entry["name"], group) for entry in files]
         groups[group] = xr.concat(parts, dim="draw", combine_attrs="override")
-        groups[group].attrs.update(progress)
+        groups[group].attrs.update(said)
     # ArviZ 1 answers to the old name as well, with a warning.
     if "InferenceData" in vars(az):
         return az.InferenceData(**groups)

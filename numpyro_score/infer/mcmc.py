@@ -224,6 +224,7 @@ class MCMC(HostMCMC):
         variables = variables_of(outputs, collected.fields[0])
         fingerprint = {
             "kernel": kernel_options(self.sampler),
+            "bias": getattr(self.sampler, "bias", ""),
             "num_warmup": self.num_warmup,
             "num_samples": self.num_samples,
             "num_steps": plan.num_steps,

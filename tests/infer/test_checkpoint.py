@@ -94,6 +94,7 @@ def test_arviz_opens_the_whole_and_each_file(mcmc, plain, directory):
     np.testing.assert_array_equal(statistics["step_size"], fields["adapt_state.step_size"])
     np.testing.assert_array_equal(statistics["diverging"].values, fields["diverging"])
     assert data["posterior"].attrs["complete"] == 1
+    assert "biased" not in data["posterior"].attrs
     np.testing.assert_array_equal(data["posterior"]["draw"], np.arange(NUM_KEPT))
     assert len(az.summary(data)) == 5
     first = az.from_netcdf(directory / "draws-000000.nc")
@@ -179,6 +180,9 @@ def test_chains_of_another_kernel_in_sequence(tmp_path, monkeypatch):
             run()
     assert_same(run(), expected)
     assert_same(run(), expected)
+    attributes = open_checkpoint(tmp_path / "run")["posterior"].attrs
+    assert attributes["kernel"].endswith("MCLMC")
+    assert attributes["biased"] == kernel.bias
 
 
 def test_it_is_pickled_with_draws_on_disk(mcmc, plain, directory):
