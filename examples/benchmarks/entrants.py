@@ -72,7 +72,7 @@ OF_OURS = {
     "GHMC dense": Entrant(lambda m: ours.GHMC(m, **_DENSE), 0.9),
     "GHMC pooled": Entrant(lambda m: ours.GHMC(m, **_POOLED), 0.9, pooled=True),
     "MCLMC": Entrant(ours.MCLMC, None),
-    "AdjustedMCLMC": Entrant(ours.AdjustedMCLMC, 0.9, many_gradients=True),
+    "AdjustedMCLMC": Entrant(ours.AdjustedMCLMC, 0.9),
     "HMC dense": Entrant(lambda m: ours.HMC(m, **_DENSE), 0.8, many_gradients=True),
     "HMC pooled": Entrant(lambda m: ours.HMC(m, **_POOLED), 0.8, many_gradients=True, pooled=True),
     "NUTS of BlackJAX": Entrant(ours.NUTS, 0.8, many_gradients=True),
