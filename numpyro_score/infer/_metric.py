@@ -109,17 +109,21 @@ def dense_solution(covariance: Array, precision: Array, scale: Array) -> Array:
     # Draws that are still on their way have too small a C and G; their common level drops out.
     level = jnp.mean(jnp.sqrt(jnp.diagonal(covariance) * jnp.diagonal(precision)))
     level = jnp.where(level > 0, level, 1.0)
-    draws_root = _cholesky(covariance / level)
-    _, singular_values, right = jnp.linalg.svd(_cholesky(precision / level).T @ draws_root)
+    draws_root, scores_root = _roots(jnp.stack([covariance, precision]) / level)
+    _, singular_values, right = jnp.linalg.svd(scores_root.T @ draws_root)
     root = draws_root @ right.T / jnp.sqrt(singular_values)
     upper = jnp.linalg.qr(root.T, mode="r")
     return scale[:, None] * (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
 
 
-def _cholesky(matrix: Array) -> Array:
-    """Return the Cholesky factor of a matrix of unit diagonal with a ridge above its rounding."""
-    size, epsilon = len(matrix), jnp.finfo(matrix.dtype).eps
-    return jnp.linalg.cholesky(matrix + (_RIDGE + 5 * size * epsilon) * jnp.eye(size))
+def _roots(matrices: Array) -> Array:
+    """Return the Cholesky factors of matrices of unit diagonal with a ridge above their rounding.
+
+    All in one call. JAX on a CPU spreads LAPACK's work on a batch over its threads, each call
+    waiting in a thread of its own: as many calls at once as there are threads wait for ever.
+    """
+    size, epsilon = matrices.shape[-1], jnp.finfo(matrices.dtype).eps
+    return jnp.linalg.cholesky(matrices + (_RIDGE + 5 * size * epsilon) * jnp.eye(size))
 
 
 def _or_identity(factor: Array, identity: Array) -> Array:
