@@ -140,7 +140,7 @@ def _flattening(ours: Contestant) -> tuple[Callable[[Any], jax.Array], Callable[
     return jax.vmap(lambda z: ravel_pytree(z)[0]), ravel_pytree(one)[1]
 
 
-def tuned_scale(ours: Contestant) -> jax.Array:
+def narrow_step_size(ours: Contestant) -> jax.Array:
     """Return the step size in the identity's metric that fits the narrowest direction."""
     adapt_state = ours.state.adapt_state
     narrowest = jnp.min(adapt_state.inverse_mass_matrix)

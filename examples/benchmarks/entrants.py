@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from bare import bare, floor, tuned_scale
+from bare import bare, floor, narrow_step_size
 from contestants import (
     LANGEVIN_ACCEPTANCE,
     Contestant,
@@ -129,7 +129,7 @@ def _tfp_mala(target: Target, mala: Contestant) -> Contestant | None:
     except ImportError:
         return None
     kernel = tfp.MetropolisAdjustedLangevinAlgorithm(
-        target.model, step_size=2 * float(tuned_scale(mala))
+        target.model, step_size=2 * float(narrow_step_size(mala))
     )
     return in_numpyro_mcmc(
         TFP_MALA, kernel, target, mala.size, None, jax.random.key(1), one_key=True
