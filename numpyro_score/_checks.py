@@ -17,6 +17,11 @@ def is_concrete(x: Any) -> bool:
     return not isinstance(x, jax.core.Tracer)
 
 
+def is_array(x: Any) -> bool:
+    """Whether ``x`` is an array of JAX or NumPy, or a scalar of theirs."""
+    return isinstance(x, (jax.Array, np.ndarray, np.generic))
+
+
 def as_shape(shape: Any, name: str) -> Shape:
     """Return ``shape`` as a tuple of positive integers, or say why it is none."""
     try:

@@ -21,15 +21,17 @@ NAME = ROOT.name
 ROOMS = {
     "_typing": set(),
     "_checks": {"_typing"},
+    "_array_file": {"_typing"},
     "networks": {"_checks"},
     "sde": {"_checks"},
     "samplers": {"networks", "sde"},
     "objectives": {"samplers"},
     "distributions": {"samplers"},
-    "infer": {"distributions"},
-    "training": {"objectives", "distributions"},
+    "infer": {"distributions", "_array_file"},
+    "training": {"objectives", "distributions", "_array_file"},
     "diagnostics": {"distributions"},
-    "persistence": {"training", "infer", "diagnostics"},
+    "_description": {"samplers"},
+    "persistence": {"training", "infer", "diagnostics", "_array_file", "_description"},
     "plotting": {"training", "infer", "diagnostics"},
 }
 MAX_LINES = 300

@@ -12,20 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_score._array_file import CheckpointError, Leaf, read_file, replace_file
 from numpyro_score._typing import PyTree
 from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._netcdf import Variable
 from numpyro_score.infer._run_arguments import digest_arrays
-from numpyro_score.infer._state_file import Leaf, StateFileError, read_file, replace_file
+from numpyro_score.infer._state_tree import STATE, StateFileError
 
 FORMAT = "numpyro_score.checkpoint"
 VERSION = 1
 # A program that is compiled on another machine may round a start otherwise.
 _TOLERANCE = 1e-4
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is damaged, or of another run."""
 
 
 def key_digest(rng_key: Any) -> str:
@@ -103,7 +100,7 @@ def check_start(path: Path, start: list[PyTree]) -> None:
     The start follows from model, data and key. A model that was edited gives itself away here.
     """
     try:
-        leaves, _ = read_file(path)
+        leaves, _ = read_file(STATE, path)
     except (StateFileError, FileNotFoundError) as error:
         raise CheckpointError(f"{error}. Start again in another directory.") from error
     expected = jax.tree.leaves_with_path(start)

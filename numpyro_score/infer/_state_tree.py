@@ -7,9 +7,15 @@ from typing import Any
 
 import jax
 
+from numpyro_score._array_file import Kind
 from numpyro_score._typing import PyTree
-from numpyro_score.infer._state_file import StateFileError
 
+
+class StateFileError(ValueError):
+    """A file that holds no state, or not the state that was asked for."""
+
+
+STATE = Kind("numpyro_score.state", 1, "save_state", StateFileError)
 # Named tuples are looked up in these packages, and in the kernel's own; never elsewhere, so that
 # reading a file imports nothing that its author chose.
 _PACKAGES = frozenset({"blackjax", "numpyro", "numpyro_score"})

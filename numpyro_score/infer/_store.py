@@ -17,23 +17,23 @@ from typing import Any
 import jax
 import numpy as np
 
+from numpyro_score._array_file import (
+    CheckpointError,
+    match,
+    move_into_place,
+    read_file,
+    write_file,
+)
 from numpyro_score._typing import PyTree
 from numpyro_score.infer._draws import Position
 from numpyro_score.infer._manifest import (
-    CheckpointError,
     check_manifest,
     check_start,
     read_manifest,
     write_manifest,
 )
 from numpyro_score.infer._netcdf import Variable, read_chunk, write_chunk
-from numpyro_score.infer._state_file import (
-    StateFileError,
-    move_into_place,
-    read_file,
-    write_file,
-)
-from numpyro_score.infer.state_io import match
+from numpyro_score.infer._state_tree import STATE, StateFileError
 
 _SECONDS_BETWEEN_FILES = 5.0
 # Of the time since the start: a run of days has hundreds of files, and not as many as seconds.
@@ -81,7 +81,7 @@ class Store:
                 f"{directory} is no checkpoint, and not empty ({', '.join(strangers[:3])}): give a "
                 "directory that is empty or not there yet."
             )
-        write_file(self.directory / "start.npz", _named(start), {})
+        write_file(STATE, self.directory / "start.npz", _named(start), {})
         write_manifest(self.directory, fingerprint, variables)
 
     # -- the sink of a run ---------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Store:
             leaves = [np.concatenate(parts, axis=1) for parts in zip(*pending, strict=True)]
             files = [*files, self._write_draws(leaves, position.kept)]
         extra = {"position": list(position), "files": files}
-        write_file(self.directory / "state.npz", _named(states), extra)
+        write_file(STATE, self.directory / "state.npz", _named(states), extra)
         self.files, self._flushed, self._taken = files, position, (position, states, [])
         self._written = time.monotonic()
 
@@ -143,7 +143,7 @@ class Store:
             return
         leaves, header = _read_state(path)
         self.files, self._flushed = header["files"], Position(*header["position"])
-        self._taken = self._flushed, match(path, leaves, like), []
+        self._taken = self._flushed, match(STATE, path, leaves, like), []
         check_files(self.directory, self.files)
         known = {entry["name"] for entry in self.files}
         for orphan in self.directory.glob("*draws-*.nc*"):
@@ -157,7 +157,7 @@ def _named(states: list[PyTree]) -> list[tuple[str, Any]]:
 
 def _read_state(path: Path) -> tuple[list[Any], dict[str, Any]]:
     try:
-        return read_file(path)
+        return read_file(STATE, path)
     except StateFileError as error:
         raise CheckpointError(f"{error}. Start again in another directory.") from error
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 
+from numpyro_score._array_file import CheckpointError
 from numpyro_score._typing import PyTree
 from numpyro_score.infer._draws import Draws, Position
-from numpyro_score.infer._manifest import CheckpointError, read_manifest
+from numpyro_score.infer._manifest import read_manifest
 from numpyro_score.infer._netcdf import Variable, read_group
 from numpyro_score.infer._store import read_draws, read_progress
 from numpyro_score.infer._upstream import Plan

@@ -6,12 +6,17 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_score._array_file import Leaf, match, read_file, write_file
 from numpyro_score._typing import PyTree
-from numpyro_score.infer._state_file import Leaf, StateFileError, read_file, write_file
-from numpyro_score.infer._state_tree import class_name, describe, rebuild
+from numpyro_score.infer._state_tree import (
+    STATE,
+    StateFileError,
+    class_name,
+    describe,
+    rebuild,
+)
 
 
 def save_state(path: str | os.PathLike[str], state: PyTree) -> None:
@@ -33,7 +38,7 @@ def save_state(path: str | os.PathLike[str], state: PyTree) -> None:
     {'z': Array([0., 1., 2.], dtype=float32)}
     """
     leaves = [(jax.tree_util.keystr(p), leaf) for p, leaf in jax.tree.leaves_with_path(state)]
-    write_file(path, leaves, {"tree": describe(state), "class": class_name(state)})
+    write_file(STATE, path, leaves, {"tree": describe(state), "class": class_name(state)})
 
 
 def load_state(path: str | os.PathLike[str], like: PyTree | MCMCKernel) -> PyTree:
@@ -47,10 +52,10 @@ def load_state(path: str | os.PathLike[str], like: PyTree | MCMCKernel) -> PyTre
     :raises StateFileError: a file that is truncated, altered, of another version of the format, or
         the state of another kernel; the message says which.
     """
-    leaves, header = read_file(path)
+    leaves, header = read_file(STATE, path)
     if isinstance(like, MCMCKernel):
         return _for_kernel(path, leaves, header, like)
-    return match(path, leaves, like)
+    return match(STATE, path, leaves, like)
 
 
 def _for_kernel(
@@ -77,30 +82,3 @@ def _belongs(name: str, kernel: MCMCKernel) -> bool:
         return name == f"{state_cls.__module__}:{state_cls.__qualname__}"
     # A kernel of NumPyro's does not say which state it has, but has it from its own module.
     return name.partition(":")[0] in {cls.__module__ for cls in type(kernel).__mro__}
-
-
-def match(path: str | os.PathLike[str], leaves: list[Leaf], like: PyTree) -> PyTree:
-    """Return the leaves in the structure of ``like``, or say what differs.
-
-    :param like: a tree of arrays, or of their shapes and dtypes.
-    """
-    expected = jax.tree.leaves_with_path(like)
-    paths = [jax.tree_util.keystr(path) for path, _ in expected]
-    if paths != [leaf.path for leaf in leaves]:
-        ours, theirs = set(paths), {leaf.path for leaf in leaves}
-        raise StateFileError(
-            f"{os.fspath(path)} holds another kind of state: it lacks {sorted(ours - theirs)} and "
-            f"has {sorted(theirs - ours)} besides."
-        )
-    for leaf, (_, want) in zip(leaves, expected, strict=True):
-        shape, dtype = jnp.shape(want), jnp.asarray(want).dtype if _is_number(want) else want.dtype
-        if leaf.value.shape != shape or leaf.value.dtype != dtype:
-            raise StateFileError(
-                f"{os.fspath(path)}: {leaf.path} has the shape {leaf.value.shape} and dtype "
-                f"{leaf.value.dtype}; expected {shape} and {dtype}."
-            )
-    return jax.tree.unflatten(jax.tree.structure(like), [leaf.value for leaf in leaves])
-
-
-def _is_number(x: Any) -> bool:
-    return not hasattr(x, "dtype")

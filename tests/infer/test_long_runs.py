@@ -19,9 +19,10 @@ import pytest
 from jax import random
 from numpyro import infer as theirs
 
+from numpyro_score._array_file import read_file
 from numpyro_score.infer import MALA, MCMC
 from numpyro_score.infer._draws import Draws
-from numpyro_score.infer._state_file import read_file
+from numpyro_score.infer._state_tree import STATE
 from numpyro_score.infer._store import Store
 from tests.infer.model import Y, model
 
@@ -121,7 +122,7 @@ def kill_at(moments, victims, stores):
 def steps_of(directory):
     if not (directory / "state.npz").exists():
         return 0
-    return read_file(directory / "state.npz")[1]["position"][0]
+    return read_file(STATE, directory / "state.npz")[1]["position"][0]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads the memory from Linux")

@@ -15,6 +15,7 @@ import pytest
 from jax import random
 from numpyro import infer as theirs
 
+from numpyro_score._array_file import read_file, write_file
 from numpyro_score.infer import (
     GHMC,
     MALA,
@@ -25,7 +26,7 @@ from numpyro_score.infer import (
     load_state,
     save_state,
 )
-from numpyro_score.infer._state_file import read_file, write_file
+from numpyro_score.infer._state_tree import STATE
 from tests.infer.model import Y, model
 
 OPTIONS = {"num_warmup": 20, "num_samples": 10, "progress_bar": False}
@@ -194,18 +195,18 @@ def test_an_altered_or_foreign_file_is_refused(saved):
         with pytest.raises(StateFileError, match=what):
             load_state(path, MALA(model))
     np.savez(path, draws=np.zeros(3))
-    with pytest.raises(StateFileError, match="no state file"):
+    with pytest.raises(StateFileError, match="was not written by save_state"):
         load_state(path, MALA(model))
 
 
 def test_reading_imports_nothing_that_the_file_chose(saved):
     path, _ = saved
-    leaves, header = read_file(path)
+    leaves, header = read_file(STATE, path)
 
     def forge(old, new):
         tree = json.loads(json.dumps(header["tree"]).replace(old, new))
         pairs = [(leaf.path, leaf.value) for leaf in leaves]
-        write_file(path, pairs, {"tree": tree, "class": header["class"]})
+        write_file(STATE, path, pairs, {"tree": tree, "class": header["class"]})
 
     forge("numpyro_score.infer._warmup:AdaptState", "antigravity:AdaptState")
     with pytest.raises(StateFileError, match="neither this package nor the kernel's"):

@@ -21,7 +21,7 @@ from numpyro_score.infer._store import Store
 def test_files_come_more_rarely_the_longer_a_run_takes(tmp_path, monkeypatch):
     seconds, writes = itertools.count(), []
     monkeypatch.setattr(_store, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    monkeypatch.setattr(_store, "write_file", lambda path, *args: writes.append(path.name))
+    monkeypatch.setattr(_store, "write_file", lambda kind, path, *args: writes.append(path.name))
     store = Store(str(tmp_path / "run"), {}, [], [], every_chunk=False)
     for step in range(20_000):
         store.add(None, Position(steps=step), [])

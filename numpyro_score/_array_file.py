@@ -14,14 +14,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_score._typing import Array
-
-FORMAT = "numpyro_score.state"
-VERSION = 1
+from numpyro_score._typing import Array, PyTree
 
 
-class StateFileError(ValueError):
-    """A file that holds no state, or not the state that was asked for."""
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or of another run."""
+
+
+class Kind(NamedTuple):
+    """What a file holds.
+
+    - **name** - of the format, in the header.
+    - **version** - of the format, in the header.
+    - **writer** - the function that users write such files with.
+    - **error** - raised where a file is none of this kind, or is damaged.
+    """
+
+    name: str
+    version: int
+    writer: str
+    error: type[ValueError]
 
 
 class Leaf(NamedTuple):
@@ -32,7 +44,10 @@ class Leaf(NamedTuple):
 
 
 def write_file(
-    path: str | os.PathLike[str], leaves: list[tuple[str, Any]], extra: dict[str, Any]
+    kind: Kind,
+    path: str | os.PathLike[str],
+    leaves: list[tuple[str, Any]],
+    extra: dict[str, Any],
 ) -> None:
     """Write arrays, and ``extra`` into the header."""
     entries: list[dict[str, Any]] = []
@@ -45,7 +60,8 @@ def write_file(
         arrays[f"leaf_{i:05d}"] = np.frombuffer(data.tobytes(), np.uint8)
         entry = {"path": name, "dtype": data.dtype.name, "shape": data.shape}
         entries.append(entry | ({"key": str(jax.random.key_impl(leaf))} if is_key else {}))
-    header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "leaves": entries, **extra}
+    header: dict[str, Any] = {"format": kind.name, "version": kind.version, "leaves": entries}
+    header |= extra
     header["sha256"] = _seal(header, arrays)
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     buffer = io.BytesIO()
@@ -78,10 +94,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_file(path: str | os.PathLike[str]) -> tuple[list[Leaf], dict[str, Any]]:
+def read_file(kind: Kind, path: str | os.PathLike[str]) -> tuple[list[Leaf], dict[str, Any]]:
     """Return the arrays and the header.
 
-    :raises StateFileError: for a file that is not as it was written.
+    :raises kind.error: for a file that is not as it was written.
     """
     name = os.fspath(path)
     try:
@@ -92,25 +108,27 @@ def read_file(path: str | os.PathLike[str]) -> tuple[list[Leaf], dict[str, Any]]
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise StateFileError(f"{name} is no state file, or is damaged: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise StateFileError(f"{name} was not written by save_state.")
-    if header.get("version") != VERSION:
-        raise StateFileError(
+        raise kind.error(
+            f"{name} was not written by {kind.writer}, or is damaged: {error}"
+        ) from error
+    if not isinstance(header, dict) or header.get("format") != kind.name:
+        raise kind.error(f"{name} was not written by {kind.writer}.")
+    if header.get("version") != kind.version:
+        raise kind.error(
             f"{name} has version {header.get('version')} of the format, this package reads version "
-            f"{VERSION}: load it with the package that saved it."
+            f"{kind.version}: load it with the package that saved it."
         )
     if header.pop("sha256", None) != _seal(header, arrays):
-        raise StateFileError(f"{name} was altered after it was written: its hash does not agree.")
+        raise kind.error(f"{name} was altered after it was written: its hash does not agree.")
     entries = zip(header["leaves"], sorted(arrays), strict=True)
-    return [_leaf(name, entry, arrays[key]) for entry, key in entries], header
+    return [_leaf(kind, name, entry, arrays[key]) for entry, key in entries], header
 
 
-def _leaf(name: str, entry: dict[str, Any], data: np.ndarray) -> Leaf:
+def _leaf(kind: Kind, name: str, entry: dict[str, Any], data: np.ndarray) -> Leaf:
     array = np.frombuffer(data.tobytes(), jnp.dtype(entry["dtype"])).reshape(entry["shape"])
     value = jnp.asarray(array)
     if value.dtype != array.dtype:
-        raise StateFileError(
+        raise kind.error(
             f"{name}: {entry['path']} is {array.dtype}, which JAX holds only with "
             'jax.config.update("jax_enable_x64", True), as in the process that saved it.'
         )
@@ -124,3 +142,27 @@ def _seal(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
+
+
+def match(kind: Kind, path: str | os.PathLike[str], leaves: list[Leaf], like: PyTree) -> PyTree:
+    """Return the leaves in the structure of ``like``, or say what differs.
+
+    :param like: a tree of arrays, or of their shapes and dtypes.
+    """
+    expected = jax.tree.leaves_with_path(like)
+    paths = [jax.tree_util.keystr(path) for path, _ in expected]
+    if paths != [leaf.path for leaf in leaves]:
+        ours, theirs = set(paths), {leaf.path for leaf in leaves}
+        raise kind.error(
+            f"{os.fspath(path)} holds something else than was asked for: it lacks "
+            f"{sorted(ours - theirs)} and has {sorted(theirs - ours)} besides."
+        )
+    for leaf, (_, want) in zip(leaves, expected, strict=True):
+        shape = jnp.shape(want)
+        dtype = want.dtype if hasattr(want, "dtype") else jnp.result_type(want)
+        if leaf.value.shape != shape or leaf.value.dtype != dtype:
+            raise kind.error(
+                f"{os.fspath(path)}: {leaf.path} has the shape {leaf.value.shape} and dtype "
+                f"{leaf.value.dtype}; expected {shape} and {dtype}."
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), [leaf.value for leaf in leaves])
