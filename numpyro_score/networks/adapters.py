@@ -34,10 +34,9 @@ class FunctionNetwork(eqx.Module):
     constants: Constants
     apply_fn: Callable[..., Array] = eqx.field(static=True)
 
-    def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Evaluate the function at one event."""
-        args = (x,) if condition is None else (x, condition)
-        return self.apply_fn(self.params, jax.lax.stop_gradient(self.constants.tree), *args)
+    def __call__(self, x: Array, *rest: Array) -> Array:
+        """Evaluate the function at one event, and what follows it: a noise level, a condition."""
+        return self.apply_fn(self.params, jax.lax.stop_gradient(self.constants.tree), x, *rest)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,12 @@ class GaussianBase(Frozen):
         """The inverse covariance, shape ``(d, d)``."""
         return self.whitening.T @ self.whitening
 
+    @property
+    def log_normalizer(self) -> Array:
+        """Log ∫ exp(-energy), shape ``()``."""
+        log_det = jnp.sum(jnp.log(jnp.diag(self.whitening)))
+        return 0.5 * len(self.mean) * jnp.log(2 * jnp.pi) - log_det
+
     def _whiten(self, x: Array) -> tuple[Array, Array]:
         mean, whitening = jax.lax.stop_gradient((self.mean, self.whitening))
         return whitening, whitening @ (x - mean)

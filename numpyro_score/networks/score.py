@@ -36,22 +36,42 @@ class _Score(eqx.Module):
     network: Callable[..., Array]
     event_shape: Shape = eqx.field(static=True)
 
-    def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        if jnp.shape(x) != self.event_shape:
-            raise ValueError(
-                f"the score takes one event of shape {self.event_shape}, got {jnp.shape(x)}; "
-                "evaluate a batch with jax.vmap."
-            )
-        args = (x,) if condition is None else (x, condition)
-        out = jax.eval_shape(self.network, *args)
+    def __call__(self, x: Array, *rest: Array) -> Array:
+        _check_event(x, self.event_shape, "score")
+        out = jax.eval_shape(self.network, x, *rest)
         shape = getattr(out, "shape", None)
         if shape == ():
-            return -jax.grad(self.network)(*args)
+            return -jax.grad(self.network)(x, *rest)
         if shape == self.event_shape:
-            return self.network(*args)
+            return self.network(x, *rest)
         raise ValueError(
             f"a network must return () for an energy or {self.event_shape} for a score at an "
             f"event of shape {self.event_shape}; got {out if shape is None else shape}."
+        )
+
+
+class _Energy(eqx.Module):
+    network: Callable[..., Array]
+    event_shape: Shape = eqx.field(static=True)
+
+    def __call__(self, x: Array, *rest: Array) -> Array:
+        _check_event(x, self.event_shape, "energy")
+        out = jax.eval_shape(self.network, x, *rest)
+        shape = getattr(out, "shape", None)
+        if shape == ():
+            return self.network(x, *rest)
+        hint = " That is the shape of a score." if shape == self.event_shape else ""
+        raise ValueError(
+            f"this takes an energy, which returns () at an event of shape {self.event_shape}; got "
+            f"{out if shape is None else shape}.{hint}"
+        )
+
+
+def _check_event(x: Array, event_shape: Shape, name: str) -> None:
+    if jnp.shape(x) != event_shape:
+        raise ValueError(
+            f"the {name} takes one event of shape {event_shape}, got {jnp.shape(x)}; "
+            "evaluate a batch with jax.vmap."
         )
 
 
@@ -77,8 +97,8 @@ def score_fn(network: Any, event_shape: Shape) -> ScoreFn:
     :param network: anything that :func:`as_network` accepts. A network that returns the shape
         ``()`` is an energy, one that returns ``event_shape`` a score.
     :param event_shape: shape of one event, of rank 1 or more.
-    :return: ``score(x)`` or ``score(x, condition)`` for one event, of the shape ``event_shape``;
-        an Equinox module, so a pytree.
+    :return: ``score(x, *rest)`` for one event, of the shape ``event_shape``; an Equinox module, so
+        a pytree. What follows ``x``, a noise level or a condition, goes on to the network.
     :raises ValueError: ``event_shape`` is ``()``, which an energy and a score share; at the
         call, if ``x`` or the output has another shape.
 
@@ -96,3 +116,19 @@ def score_fn(network: Any, event_shape: Shape) -> ScoreFn:
             "look alike; give events of shape (1,)."
         )
     return _Score(as_network(network), shape)
+
+
+def energy_fn(network: Any, event_shape: Shape) -> Callable[..., Array]:
+    """Return an energy network that says what is wrong with its input or output.
+
+    :param network: anything that :func:`as_network` accepts; one event in, shape ``()`` out.
+    :param event_shape: shape of one event.
+    :return: ``energy(x, *rest)`` for one event, of the shape ``()``; an Equinox module.
+    :raises ValueError: at the call, if ``x`` or the output has another shape.
+
+    >>> import jax.numpy as jnp
+    >>> from numpyro_score.networks import energy_fn
+    >>> energy_fn(lambda x: 0.5 * jnp.sum(x**2), (2,))(jnp.array([3.0, 4.0])).item()
+    12.5
+    """
+    return _Energy(as_network(network), as_shape(event_shape, "event_shape"))

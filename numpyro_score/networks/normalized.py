@@ -1,0 +1,59 @@
+"""An energy with a constant that is learned with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from numpyro_score._typing import Array
+from numpyro_score.networks.adapters import as_network
+from numpyro_score.networks.base import GaussianBase
+
+
+class NormalizedEnergy(eqx.Module):
+    r"""The energy :math:`f(x) + c` with a trained number :math:`c`, which NCE takes to log Z.
+
+    :class:`~numpyro_score.objectives.NoiseContrastiveEstimation` is least where
+    :math:`e^{-f-c}` integrates to 1. After it, ``EnergyDistribution(network, event_shape,
+    log_normalizer=0.0)`` is a normalized distribution, as is ``EnergyDistribution(network.energy,
+    event_shape, log_normalizer=network.log_normalizer)``, up to the error of the estimate.
+
+    :param energy: anything that :func:`~numpyro_score.networks.as_network` accepts, one number out.
+    :param log_normalizer: where c starts.
+
+    >>> import jax.numpy as jnp
+    >>> from numpyro_score.networks import NormalizedEnergy
+    >>> network = NormalizedEnergy(lambda x: 0.5 * jnp.sum(x**2), log_normalizer=2.0)
+    >>> network(jnp.array([3.0, 4.0])).item()
+    14.5
+    """
+
+    energy: Callable[..., Array]
+    log_normalizer: Array
+
+    def __init__(self, energy: Any, log_normalizer: float = 0.0) -> None:
+        self.energy = as_network(energy)
+        self.log_normalizer = jnp.asarray(log_normalizer, float)
+
+    def __call__(self, x: Array, *rest: Array) -> Array:
+        """Return the energy of one event, shape ``()``."""
+        return self.energy(x, *rest) + self.log_normalizer
+
+    def fit_base(
+        self, data: Array, noise_scale: float = 0.0, condition: Array | None = None
+    ) -> Self:
+        """Return a copy whose energy is fitted to the data, where it has a ``fit_base``.
+
+        The number c then starts at log Z of the Gaussian base.
+        """
+        if not hasattr(self.energy, "fit_base"):
+            return self
+        energy = self.energy.fit_base(data, noise_scale, condition)
+        based = eqx.tree_at(lambda network: network.energy, self, energy)
+        base = getattr(energy, "base", None)
+        if not isinstance(base, GaussianBase):
+            return based
+        return eqx.tree_at(lambda network: network.log_normalizer, based, base.log_normalizer)
