@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -59,6 +60,14 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
             networks.ScoreMLP(2, width=8, key=jax.random.key(1)), (2,), **k
         ),
         lambda: dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+    ),
+    "energy_equinox": DistributionCase(
+        # Functions are leaves of this one.
+        lambda **k: EnergyDistribution(
+            eqx.nn.MLP(2, "scalar", 8, 1, final_activation=jax.nn.softplus, key=jax.random.key(1)),
+            (2,),
+            **k,
+        )
     ),
     "energy_conditional": DistributionCase(
         lambda **k: EnergyDistribution(

@@ -2,6 +2,13 @@
 
 from numpyro_score.distributions.base import LearnedDistribution
 from numpyro_score.distributions.energy import EnergyDistribution
+from numpyro_score.distributions.normalizer import LogNormalizerEstimate, estimate_log_normalizer
 from numpyro_score.distributions.score import ScoreDistribution
 
-__all__ = ["EnergyDistribution", "LearnedDistribution", "ScoreDistribution"]
+__all__ = [
+    "EnergyDistribution",
+    "LearnedDistribution",
+    "LogNormalizerEstimate",
+    "ScoreDistribution",
+    "estimate_log_normalizer",
+]

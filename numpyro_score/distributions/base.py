@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -21,6 +22,7 @@ from numpyro_score._checks import (
     check_int,
     check_positive,
     check_trailing_shape,
+    is_array,
     is_concrete,
 )
 from numpyro_score._typing import Array, PyTree, Shape
@@ -29,10 +31,6 @@ from numpyro_score.distributions._support import event_support, standard_coordin
 from numpyro_score.distributions._vectorize import leading_shape, map_events
 from numpyro_score.networks import as_network
 from numpyro_score.samplers.langevin import Langevin, tell_lost_draws
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
 
 
 class LearnedDistribution(dist.Distribution):
@@ -70,7 +68,7 @@ class LearnedDistribution(dist.Distribution):
                 "sampler must be a numpyro_score.samplers.Langevin or None, "
                 f"got {type(sampler).__name__}."
             )
-        self._arrays, self._static = eqx.partition(as_network(network), _is_array)
+        self._arrays, self._static = eqx.partition(as_network(network), is_array)
         self._support = event_support(support, len(event_shape))
         self.condition = None if condition is None else jnp.asarray(condition)
         self.condition_event_dim = condition_event_dim
@@ -89,6 +87,16 @@ class LearnedDistribution(dist.Distribution):
     def normalized(self) -> bool:
         """Whether ``log_prob`` includes the normalizer Z; True only where it was given."""
         return self.log_normalizer is not None
+
+    def with_log_normalizer(self, log_normalizer: Array | float) -> Self:
+        """Return a normalized copy: ``log_prob`` then includes ``log_normalizer``.
+
+        :param log_normalizer: log Z, of shape ``batch_shape`` or a number; see
+            :func:`estimate_log_normalizer`.
+        """
+        normalized = copy.copy(self)
+        normalized.log_normalizer = _as_log_normalizer(log_normalizer, self.batch_shape)
+        return normalized
 
     @property
     def has_rsample(self) -> bool:
@@ -121,7 +129,8 @@ class LearnedDistribution(dist.Distribution):
         if self.condition is not None:
             shape = self.condition.shape[self.condition.ndim - self.condition_event_dim :]
             args.append(jax.ShapeDtypeStruct(shape, self.condition.dtype))
-        out = jax.eval_shape(lambda net, *a: jnp.asarray(net(*a)), self.network, *args)
+        # A network may hold functions among its leaves, which no argument of JAX may.
+        out = jax.eval_shape(lambda *a: jnp.asarray(self.network(*a)), *args)
         return out.shape
 
     @validate_sample

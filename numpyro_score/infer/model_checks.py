@@ -14,6 +14,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.distributions import LearnedDistribution
+from numpyro_score.distributions._parts import unnormalized_parts
 from numpyro_score.infer._dependence import output_labels
 
 _MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
@@ -133,12 +134,6 @@ def check_latent_sites(trace: dict[str, Any]) -> None:
 
 def _sample_sites(trace: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return (site for site in trace.values() if site["type"] == "sample")
-
-
-def unnormalized_parts(fn: Any) -> list[LearnedDistribution]:
-    """Return the unnormalized learned distributions in a site's distribution, however wrapped."""
-    leaves = jax.tree.leaves(fn, is_leaf=lambda node: isinstance(node, LearnedDistribution))
-    return [x for x in leaves if isinstance(x, LearnedDistribution) and not x.normalized]
 
 
 def _context(fn: Any) -> list[Any]:
