@@ -1,17 +1,26 @@
-"""A Gaussian with free precision and mean, fitted to data, recovers both."""
+"""Every objective recovers mean and precision of a Gaussian with a skewed covariance."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
 from numpyro_score.networks import as_score
-from numpyro_score.objectives import DenoisingScoreMatching, ExplicitScoreMatching
+from numpyro_score.objectives import (
+    ContrastiveDivergence,
+    DenoisingScoreMatching,
+    EnergyDiscrepancy,
+    ExplicitScoreMatching,
+    NoiseContrastiveEstimation,
+    PersistentContrastiveDivergence,
+    SlicedScoreMatching,
+)
+from numpyro_score.training import fit
 
-NUM_ROWS = 40_000
-# The relative error (Frobenius) of a precision fitted by either loss is √(d / n) times a factor of
-# order 1 at a noise as large as the data: 1.6 % in 10 dimensions.
+NUM_ROWS = 20_000
 TOLERANCE = 0.05
 
 
@@ -20,6 +29,19 @@ def truth(dim):
     variances = np.geomspace(0.5, 2.0, dim)
     distance = np.abs(np.subtract.outer(np.arange(dim), np.arange(dim)))
     return np.linspace(-2.0, 3.0, dim), 0.4**distance * np.sqrt(np.outer(variances, variances))
+
+
+def rows(dim):
+    """Rows whose mean and covariance are the exact ones.
+
+    The precision of 20,000 rows in 50 dimensions is 5 % off by itself; what is asked is what the
+    objective adds to that.
+    """
+    mean, covariance = truth(dim)
+    z = np.random.default_rng(dim).normal(size=(NUM_ROWS, dim))
+    z -= z.mean(0)
+    z = z @ np.linalg.inv(np.linalg.cholesky(z.T @ z / NUM_ROWS)).T
+    return jnp.asarray(mean + z @ np.linalg.cholesky(covariance).T, float)
 
 
 def energy(params, x):
@@ -34,40 +56,116 @@ NETWORKS = {
 }
 
 
-def minimize(loss, params):
-    """Minimize a quadratic by one Newton step on the full batch."""
+def start(dim):
+    return {"A": jnp.eye(dim), "b": jnp.zeros(dim)}
+
+
+def assert_recovered(params, dim, noise_scale=0.0):
+    mean, covariance = truth(dim)
+    precision = (np.asarray(params["A"]) + np.asarray(params["A"]).T) / 2
+    expected = np.linalg.inv(covariance + noise_scale**2 * np.eye(dim))
+    error = np.linalg.norm(precision - expected) / np.linalg.norm(expected)
+    assert error < TOLERANCE, f"precision off by {error:.3f}"
+    fitted_mean = np.linalg.solve(precision, np.asarray(params["b"]))
+    error = np.linalg.norm(fitted_mean - mean) / np.linalg.norm(mean)
+    assert error < TOLERANCE, f"mean off by {error:.3f}"
+
+
+# -- losses that are quadratic in the score --------------------------------------------------------
+
+
+def minimize_quadratic(loss, params):
+    """Minimize a quadratic by conjugate gradients."""
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda flat: loss(unravel(flat)))
-    hessian = jax.jit(
-        lambda: jax.lax.map(
-            lambda v: jax.jvp(gradient, (flat,), (v,))[1], jnp.eye(len(flat), dtype=flat.dtype)
-        )
-    )()
-    # Least squares, because an energy does not see the antisymmetric part of A. The cut lies far
-    # above the rounding errors of float32 and far below the smallest curvature.
-    step = np.linalg.lstsq(
-        np.asarray(hessian, float), np.asarray(gradient(flat), float), rcond=1e-4
-    )
-    return unravel(flat - jnp.asarray(step[0], flat.dtype))
+
+    @jax.jit
+    def solve(flat):
+        hessian = lambda v: jax.jvp(gradient, (flat,), (v,))[1]  # noqa: E731
+        return jax.scipy.sparse.linalg.cg(hessian, -gradient(flat), tol=1e-4, maxiter=200)[0]
+
+    return unravel(flat + solve(flat))
 
 
-@pytest.mark.parametrize("kind", list(NETWORKS))
-@pytest.mark.parametrize("dim", [1, 2, 10])
-@pytest.mark.parametrize(
-    "objective", [DenoisingScoreMatching(1.0), ExplicitScoreMatching()], ids=["dsm", "esm"]
-)
-def test_gaussian_recovers_its_precision(objective, dim, kind):
-    mean, covariance = truth(dim)
-    row_key, loss_key = jax.random.split(jax.random.key(dim))
-    z = jax.random.normal(row_key, (NUM_ROWS, dim))
-    data = mean + z @ np.linalg.cholesky(covariance).T
+# Projected scores have a variance that grows with the dimension, which takes projections.
+QUADRATIC = {
+    "dsm": lambda dim: DenoisingScoreMatching(1.0),
+    "dsm with control variate": lambda dim: DenoisingScoreMatching(0.3, control_variate=True),
+    "esm": lambda dim: ExplicitScoreMatching(),
+    "esm rademacher": lambda dim: ExplicitScoreMatching(1),
+    "ssm-vr": lambda dim: SlicedScoreMatching(1),
+    "ssm": lambda dim: SlicedScoreMatching(max(4, dim // 2), "rademacher", variance_reduced=False),
+}
+# In 50 dimensions an energy is enough.
+PAIRS = [(dim, kind) for dim in (1, 2, 10) for kind in NETWORKS] + [(50, "energy")]
+
+
+@pytest.mark.parametrize(("dim", "kind"), PAIRS)
+@pytest.mark.parametrize("name", QUADRATIC)
+def test_of_the_score(name, dim, kind):
+    objective, data = QUADRATIC[name](dim), rows(dim)
 
     def loss(params):
-        return jnp.mean(objective(NETWORKS[kind](params), data, loss_key))
+        losses = objective(NETWORKS[kind](params), data, jax.random.key(dim))
+        return jnp.mean(losses)
 
-    fitted = minimize(loss, {"A": jnp.eye(dim), "b": jnp.zeros(dim)})
-    expected = np.linalg.inv(covariance + objective.noise_scale**2 * np.eye(dim))
-    error = np.linalg.norm(fitted["A"] - expected) / np.linalg.norm(expected)
-    assert error < TOLERANCE
-    fitted_mean = np.linalg.solve(np.asarray(fitted["A"]), np.asarray(fitted["b"]))
-    assert np.linalg.norm(fitted_mean - mean) < TOLERANCE * np.linalg.norm(mean)
+    fitted = minimize_quadratic(loss, start(dim))
+    assert_recovered(fitted, dim, objective.noise_scale)
+
+
+# -- the others, by stochastic gradients -----------------------------------------------------------
+
+
+def centred(params, x):
+    precision = (params["A"] + params["A"].T) / 2
+    return 0.5 * (x - params["m"]) @ precision @ (x - params["m"]) + params["c"]
+
+
+def learn(objective, dim, batch_size, **start):
+    """Fit from a Gaussian that is too narrow and beside the data."""
+    data, num_steps = rows(dim), 1_500
+    at = {"A": 1.5 * jnp.diag(1 / data.var(0)), "m": data.mean(0) + 0.3 * data.std(0)}
+    result = fit(
+        jax.random.key(dim),
+        (centred, at | {"c": 0.0} | start),
+        data,
+        objective,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.02, num_steps)),
+        validation_fraction=0.0,
+        progress_bar=False,
+    )
+    params = result.network.params
+    precision = (params["A"] + params["A"].T) / 2
+    assert_recovered(params | {"b": precision @ params["m"]}, dim)
+    return params, precision
+
+
+@pytest.mark.parametrize("dim", [1, 2, 10])
+def test_noise_contrastive_estimation_and_log_z(dim):
+    data = rows(dim)
+    noise = dist.Normal(data.mean(0), data.std(0)).to_event(1)
+    c = -noise.log_prob(data.mean(0))
+    objective = NoiseContrastiveEstimation(noise, num_noise=5)
+    params, precision = learn(objective, dim, 500, c=c)
+    log_z = dim / 2 * np.log(2 * np.pi) - np.linalg.slogdet(precision)[1] / 2
+    assert abs(params["c"] - log_z) < 0.05
+
+
+@pytest.mark.parametrize("dim", [1, 2, 10])
+def test_energy_discrepancy(dim):
+    learn(EnergyDiscrepancy(0.05, 64, stabilizer=0.0), dim, 100)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 10])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ContrastiveDivergence(0.15, 5),
+        PersistentContrastiveDivergence(0.15, 5, buffer_size=2_000),
+    ],
+    ids=["cd", "persistent"],
+)
+def test_contrastive_divergence(objective, dim):
+    learn(objective, dim, 200)

@@ -1,0 +1,62 @@
+"""A loss over time is the mean of the weighted losses at each."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from numpyro_score.objectives import DiffusionScoreMatching
+from numpyro_score.sde import VE, VP
+
+from .gaussian import FACTOR, MEAN, ROTATION, STANDARD_ERRORS, rows, standard_errors
+
+SDES = {"ve": VE(0.3, 3.0), "vp": VP(t_min=0.05)}
+KEY = jax.random.key(3)
+
+
+def score(sde, wrong):
+    """The score of the diffused Gaussian, and a rotation that does not belong to it."""
+    covariance = jnp.asarray(FACTOR @ FACTOR.T)
+
+    def network(x, t):
+        alpha, sigma = sde.mean_scale(t), sde.marginal_std(t)
+        at_t = alpha**2 * covariance + sigma**2 * jnp.eye(3)
+        z = x - alpha * MEAN
+        return -jnp.linalg.solve(at_t, z) + wrong * (1 + t) * ROTATION @ z
+
+    return network
+
+
+def excess_and_divergence(sde, weighting, weight):
+    """What a wrong score costs, and half its weighted square, per row."""
+    x = rows(jax.random.key(0))
+    objective = DiffusionScoreMatching(sde, weighting)
+    losses = [objective(score(sde, wrong), x, KEY) for wrong in (0.3, 0.0)]
+    t = jax.random.uniform(KEY, (len(x),), minval=sde.t_min, maxval=sde.t_max)
+    noise = jax.random.normal(jax.random.key(5), x.shape)
+    x_t = sde.mean_scale(t)[:, None] * x + sde.marginal_std(t)[:, None] * noise
+    h = jax.vmap(score(sde, 0.3))(x_t, t) - jax.vmap(score(sde, 0.0))(x_t, t)
+    return losses[0] - losses[1], 0.5 * weight(sde, t) * jnp.sum(h**2, 1)
+
+
+WEIGHTS = {
+    "noise": lambda sde, t: sde.marginal_std(t) ** 2,
+    "likelihood": lambda sde, t: sde.diffusion(t) ** 2,
+}
+
+
+@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize("weighting", WEIGHTS)
+def test_a_wrong_score_costs_its_weighted_square(name, weighting):
+    excess, divergence = excess_and_divergence(SDES[name], weighting, WEIGHTS[weighting])
+    assert standard_errors(excess) > STANDARD_ERRORS
+    assert abs(standard_errors(excess - divergence)) < STANDARD_ERRORS
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_another_weight_is_seen(name):
+    excess, divergence = excess_and_divergence(SDES[name], "noise", WEIGHTS["likelihood"])
+    assert abs(standard_errors(excess - divergence)) > STANDARD_ERRORS
+
+
+def test_the_network_learns_the_density_at_the_first_time():
+    assert abs(DiffusionScoreMatching(VE(0.3, 3.0)).noise_scale - 0.3) < 1e-6
