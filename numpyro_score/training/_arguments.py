@@ -12,6 +12,7 @@ import numpy as np
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array
 from numpyro_score.training._data import Rows
+from numpyro_score.training._loop import has_minimum
 
 _NUM_CHUNKS = 50
 _CHUNK_SIZES = (10, 500)
@@ -61,12 +62,19 @@ def pick_chunk_size(chunk_size: int | None, num_steps: int) -> int:
     return min(num_steps, chunk_size)
 
 
-def check_objective(objective: Any, network: Any, rows: Rows, batch_size: int) -> None:
+def check_objective(
+    objective: Any, network: Any, rows: Rows, batch_size: int, patience: int | None
+) -> None:
     """Refuse an objective that does not return one loss per example."""
     if not callable(objective):
         raise TypeError(
             "objective must be a function (network, batch, key[, condition]) such as "
             f"DenoisingScoreMatching(noise_scale=0.1), got {type(objective).__name__}."
+        )
+    if patience is not None and not has_minimum(objective):
+        raise ValueError(
+            f"patience needs a loss that is lower for better networks, and the value of "
+            f"{type(objective).__name__} tells nothing; give patience=None."
         )
     batch = rows.take(jnp.arange(batch_size))
     condition = () if batch.condition is None else (batch.condition,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,20 +16,21 @@ from numpyro_score.training._data import Rows
 
 
 class State(NamedTuple):
-    """What one step hands to the next."""
+    """What one step hands to the next; ``memory`` is that of an objective which has one."""
 
     params: PyTree
     average: PyTree
     optimizer: PyTree
     step: Array
     finite: Array
+    memory: PyTree
 
 
 class Problem(NamedTuple):
     """What stays the same over a fit; functions are static when it is compiled."""
 
     rest: PyTree
-    objective: Callable[..., Array]
+    objective: Any
     optimizer: optax.GradientTransformation
     rows: Rows
     rng_key: Array
@@ -43,10 +43,19 @@ class Problem(NamedTuple):
 
     def loss(self, params: PyTree, rows: Rows, rng_key: Array) -> Array:
         """Return the mean loss of these rows."""
-        network = self.network(params)
-        if rows.condition is None:
-            return jnp.mean(self.objective(network, rows.data, rng_key))
-        return jnp.mean(self.objective(network, rows.data, rng_key, rows.condition))
+        args = () if rows.condition is None else (rows.condition,)
+        return jnp.mean(self.objective(self.network(params), rows.data, rng_key, *args))
+
+    def training_loss(
+        self, params: PyTree, rows: Rows, rng_key: Array, memory: PyTree
+    ) -> tuple[Array, PyTree]:
+        """Return the mean loss of these rows, and what the objective remembers."""
+        if not has_memory(self.objective):
+            return self.loss(params, rows, rng_key), memory
+        losses, memory = self.objective.update(
+            self.network(params), rows.data, rng_key, memory, rows.condition
+        )
+        return jnp.mean(losses), memory
 
 
 def split_network(network: Any) -> tuple[PyTree, PyTree]:
@@ -54,9 +63,25 @@ def split_network(network: Any) -> tuple[PyTree, PyTree]:
     return eqx.partition(network, trainable(network))
 
 
-def start(params: PyTree, optimizer: optax.GradientTransformation) -> State:
+def has_memory(objective: Any) -> bool:
+    """Whether the objective hands something from one step to the next."""
+    return hasattr(objective, "init_memory")
+
+
+def has_minimum(objective: Any) -> bool:
+    """Whether a lower loss is a better network."""
+    return getattr(objective, "has_minimum", True)
+
+
+def start(params: PyTree, problem: Problem) -> State:
     """Return the state before the first step."""
-    return State(params, params, optimizer.init(params), jnp.int32(0), jnp.bool_(True))
+    memory = None
+    if has_memory(problem.objective):
+        # Steps fold their number into the key, from 0 on.
+        key = jax.random.fold_in(problem.rng_key, 2**32 - 1)
+        memory = problem.objective.init_memory(key, problem.rows.data, problem.rows.condition)
+    optimizer = problem.optimizer.init(params)
+    return State(params, params, optimizer, jnp.int32(0), jnp.bool_(True), memory)
 
 
 def _step(problem: Problem, state: State, careful: bool) -> tuple[State, Array]:
@@ -64,7 +89,9 @@ def _step(problem: Problem, state: State, careful: bool) -> tuple[State, Array]:
     index_key, loss_key = jax.random.split(jax.random.fold_in(problem.rng_key, state.step))
     # With replacement: a draw without one, or a permutation per epoch, sorts all rows.
     index = jax.random.randint(index_key, (problem.batch_size,), 0, len(problem.rows))
-    loss, grads = jax.value_and_grad(problem.loss)(state.params, problem.rows.take(index), loss_key)
+    (loss, memory), grads = jax.value_and_grad(problem.training_loss, has_aux=True)(
+        state.params, problem.rows.take(index), loss_key, state.memory
+    )
     updates, optimizer = problem.optimizer.update(grads, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     # Early averages would remember the initial weights; the decay grows towards its value.
@@ -77,7 +104,7 @@ def _step(problem: Problem, state: State, careful: bool) -> tuple[State, Array]:
         finite &= all_finite(params)
         keep = partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
         params, average = keep(params, state.params), keep(average, state.average)
-    return State(params, average, optimizer, state.step + finite, finite), loss
+    return State(params, average, optimizer, state.step + finite, finite, memory), loss
 
 
 def all_finite(tree: PyTree) -> Array:

@@ -7,8 +7,16 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.training._checkpoint import Checkpoint, Snapshot
 from numpyro_score.training._data import Rows
-from numpyro_score.training._loop import Problem, State, run_chunk, start, validation_loss
+from numpyro_score.training._loop import (
+    Problem,
+    State,
+    has_minimum,
+    run_chunk,
+    start,
+    validation_loss,
+)
 from numpyro_score.training.result import FitResult, Stopped
 
 _REMEDIES = (
@@ -27,12 +35,14 @@ class Run:
         validation: Rows | None,
         validation_key: Array,
         chunk_size: int,
+        checkpoint: Checkpoint | None = None,
     ):
         self.problem = problem
+        self.checkpoint = checkpoint
         self.chunk_size = chunk_size
         self.validation = validation
         self.validation_key = validation_key
-        self.state = start(params, problem.optimizer)
+        self.state = start(params, problem)
         self.chunk_before: tuple[State, int] | None = None
         self.best: PyTree | None = None
         self.losses: list[np.ndarray] = []
@@ -40,6 +50,8 @@ class Run:
         self.validation_steps: list[int] = []
         self.stopped: Stopped = "finished"
         self.complaint = ""
+        if checkpoint is not None:
+            self._restore(checkpoint)
 
     @property
     def num_steps(self) -> int:
@@ -48,23 +60,29 @@ class Run:
 
     def advance(self, num_steps: int, patience: int | None, progress_bar: bool) -> None:
         """Take the steps, chunk by chunk, until something says stop."""
-        with tqdm(total=num_steps, disable=not progress_bar, desc="fit", unit="step") as bar:
+        with tqdm(
+            total=num_steps,
+            initial=self.num_steps,
+            disable=not progress_bar,
+            desc="fit",
+            unit="step",
+        ) as bar:
             try:
-                while self.num_steps < num_steps:
+                while self.num_steps < num_steps and self.stopped == "finished":
                     before = self.num_steps
                     self._chunk(min(self.chunk_size, num_steps - before))
                     if self.stopped == "finished":
                         self._validate(patience)
                     bar.set_postfix(self._postfix(), refresh=False)
                     bar.update(self.num_steps - before)
-                    if self.stopped != "finished":
-                        return
+                    self._write(at_once=self.stopped != "finished" or self.num_steps == num_steps)
             except KeyboardInterrupt:
                 self.stopped = "interrupted"
                 self.complaint = (
                     f"interrupted after step {self.num_steps} of {num_steps}; the network of the "
                     "steps until then is returned."
                 )
+                self._write(at_once=True)
 
     def result(self) -> FitResult:
         """Return what there is."""
@@ -116,7 +134,8 @@ class Run:
             self.state = self._step_before(0)
             self._stop_non_finite(f"the validation loss ({loss})", int(self.state.step))
             return
-        if not self.validation_losses or loss < min(self.validation_losses):
+        is_best = not self.validation_losses or loss < min(self.validation_losses)
+        if is_best and has_minimum(self.problem.objective):
             self.best = self.state.average
         self.validation_losses.append(loss)
         self.validation_steps.append(self.num_steps)
@@ -131,6 +150,43 @@ class Run:
             f"{what} was not finite; the last finite network, of step {kept}, is returned. "
             f"{_REMEDIES}"
         )
+
+    def _write(self, at_once: bool) -> None:
+        if self.checkpoint is None:
+            return
+        trees: dict[str, PyTree] = {"state": self.state}
+        if self.best is not None:
+            trees["best"] = self.best
+        if self.chunk_before is not None:
+            trees["before"] = self.chunk_before[0]
+        result = self.result()
+        history = {
+            "losses": result.losses,
+            "validation_losses": result.validation_losses,
+            "validation_steps": result.validation_steps,
+        }
+        # An interrupted fit goes on; one that stopped for another reason is over.
+        stopped = "finished" if self.stopped == "interrupted" else self.stopped
+        facts = {
+            "stopped": stopped,
+            "complaint": "" if stopped == "finished" else self.complaint,
+            "steps_before": None if self.chunk_before is None else self.chunk_before[1],
+        }
+        self.checkpoint.write(Snapshot(trees, history, facts), at_once=at_once)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        like = {"state": self.state, "best": self.state.params, "before": self.state}
+        found = checkpoint.read(like)
+        if found is None:
+            return
+        self.state = found.trees["state"]
+        self.best = found.trees.get("best")
+        if "before" in found.trees:
+            self.chunk_before = found.trees["before"], found.facts["steps_before"]
+        self.losses = [found.history["losses"]]
+        self.validation_losses = found.history["validation_losses"].tolist()
+        self.validation_steps = found.history["validation_steps"].tolist()
+        self.stopped, self.complaint = found.facts["stopped"], found.facts["complaint"]
 
     def _postfix(self) -> dict[str, str]:
         out = {}

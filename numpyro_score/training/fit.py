@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
+import equinox as eqx
 import jax
 import optax
 
-from numpyro_score._typing import Array
+from numpyro_score._checks import is_array
+from numpyro_score._typing import Array, PyTree
 from numpyro_score.networks import as_network
 from numpyro_score.training._arguments import (
     as_key,
@@ -16,7 +19,8 @@ from numpyro_score.training._arguments import (
     check_settings,
     pick_chunk_size,
 )
-from numpyro_score.training._data import check_rows, split_rows
+from numpyro_score.training._checkpoint import Checkpoint, digest, key_digest, words
+from numpyro_score.training._data import Rows, check_rows, split_rows
 from numpyro_score.training._loop import Problem, split_network
 from numpyro_score.training._optimizer import choose_optimizer
 from numpyro_score.training._run import Run
@@ -40,18 +44,23 @@ def fit(
     progress_bar: bool = True,
     chunk_size: int | None = None,
     fit_base: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> FitResult:
     """Fit an energy or a score to data.
 
     Each step draws a minibatch with replacement and follows the gradient of its mean loss. The
     returned network is an exponential moving average (EMA) of the steps; with validation rows,
-    the one that did best on them. The arguments are left as they are.
+    the one that did best on them, unless the value of the objective tells nothing (contrastive
+    divergence). The arguments are left as they are.
 
     :param rng_key: random key, typed or legacy; it fixes the split, minibatches and noise.
     :param network: anything that :func:`~numpyro_score.networks.as_network` accepts.
     :param data: finite floating-point array of shape ``(n, *event_shape)``.
     :param objective: ``objective(network, batch, key[, condition])`` that returns one loss per
-        example, such as :class:`~numpyro_score.objectives.DenoisingScoreMatching`.
+        example, such as :class:`~numpyro_score.objectives.DenoisingScoreMatching`. One that has
+        a memory, such as :class:`~numpyro_score.objectives.PersistentContrastiveDivergence`, has
+        ``init_memory(rng_key, data, condition)`` and ``update(network, batch, key, memory,
+        condition)``, which returns the losses and the memory after the step.
     :param num_steps: number of steps.
     :param batch_size: rows per step, at most the number of training rows.
     :param condition: array of shape ``(n, ...)`` for a conditional network.
@@ -69,12 +78,18 @@ def fit(
         loss is taken; by default a fiftieth of ``num_steps``, within 10 to 500.
     :param fit_base: first call ``network.fit_base`` with the training rows and the noise scale of
         the objective, where the network has it.
+    :param checkpoint: a file that is written every few seconds, as a whole or not at all. A fit
+        that was killed, or interrupted, goes on from it when it is started again with the same
+        arguments, to the network that it would have learned; one that had ended returns what it
+        returned.
     :return: the learned network and its history. A loss or parameter that is not finite, or a
         keyboard interrupt, ends the fit with a :class:`~numpyro_score.training.FitWarning` and
         the average over the last parameters with a finite loss.
     :raises TypeError: an argument of the wrong kind, or integer data.
     :raises ValueError: data that is not finite, has no event axis or too few rows; a number out
         of its range; an objective that does not return one loss per example.
+    :raises CheckpointError: the checkpoint of a fit with other data, settings, key or network, or
+        a damaged one.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_score import networks, objectives
@@ -104,7 +119,7 @@ def fit(
     if fit_base and hasattr(model, "fit_base"):
         noise_scale = getattr(objective, "noise_scale", 0.0)
         model = model.fit_base(training.data, noise_scale, training.condition)
-    check_objective(objective, model, training, batch_size)
+    check_objective(objective, model, training, batch_size, patience)
     params, rest = split_network(model)
     if not jax.tree.leaves(params):
         raise ValueError(
@@ -113,8 +128,26 @@ def fit(
         )
     problem = Problem(rest, objective, chosen, training, loss_key, batch_size, ema_decay)
     size = pick_chunk_size(chunk_size, num_steps)
-    run = Run(problem, params, validation, validation_key, size)
+    kept = None
+    if checkpoint is not None:
+        facts = {"num_steps": num_steps, "chunk_size": size, "patience": patience}
+        kept = Checkpoint(checkpoint, _fingerprint(problem, params, validation) | facts)
+    run = Run(problem, params, validation, validation_key, size, kept)
     run.advance(num_steps, patience, progress_bar)
     if run.complaint:
         warnings.warn(run.complaint, FitWarning, stacklevel=2)
     return run.result()
+
+
+def _fingerprint(problem: Problem, params: PyTree, validation: Rows | None) -> dict[str, Any]:
+    """Return what the steps depend on, but for the optimizer, which is a closure."""
+    return {
+        "network": type(problem.network(params)).__name__,
+        "weights": digest(params),
+        "other arrays": digest(eqx.filter(problem.rest, is_array)),
+        "objective": words(problem.objective),
+        "data": digest((problem.rows, validation)),
+        "rng_key": key_digest(problem.rng_key),
+        "batch_size": problem.batch_size,
+        "ema_decay": problem.ema_decay,
+    }

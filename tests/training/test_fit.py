@@ -6,7 +6,12 @@ import optax
 import pytest
 
 from numpyro_score.networks import EnergyMLP, ScoreMLP, from_function, score_fn
-from numpyro_score.objectives import DenoisingScoreMatching, ExplicitScoreMatching
+from numpyro_score.objectives import (
+    ContrastiveDivergence,
+    DenoisingScoreMatching,
+    ExplicitScoreMatching,
+    PersistentContrastiveDivergence,
+)
 from numpyro_score.training import FitResult, fit
 
 KEY = jax.random.key(0)
@@ -218,3 +223,35 @@ def test_result_network_passes_jit():
     params, rest = eqx.partition(network, eqx.is_array)
     energy = jax.jit(lambda p, x: eqx.combine(p, rest)(x))(params, jnp.ones(2))
     np.testing.assert_allclose(energy, network(jnp.ones(2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_an_objective_whose_value_tells_nothing_does_not_choose(persistent):
+    cd = PersistentContrastiveDivergence if persistent else ContrastiveDivergence
+    result = run(objective=cd(0.1, 2), chunk_size=4)
+    assert len(result.validation_losses) == 5
+    # The last average, as without validation rows; those rows are then trained on, too.
+    assert same(result.network, last_average(cd(0.1, 2)))
+    with pytest.raises(ValueError, match="patience needs a loss that is lower for better"):
+        run(objective=cd(0.1, 2), patience=3)
+
+
+def last_average(objective):
+    """The network after all steps: with one chunk there is one evaluation, at the end."""
+    return run(objective=objective, chunk_size=20).network
+
+
+def test_a_memory_goes_from_step_to_step():
+    class Counting:
+        """The loss is the number of steps so far, by its memory."""
+
+        def init_memory(self, rng_key, data, condition=None):
+            return jnp.float32(0.0)
+
+        def update(self, network, batch, key, memory, condition=None):
+            return self(network, batch, key) * 0.0 + memory, memory + 1.0
+
+        def __call__(self, network, batch, key, condition=None):
+            return jax.vmap(network)(batch)
+
+    np.testing.assert_array_equal(run(objective=Counting(), chunk_size=7).losses, np.arange(20.0))

@@ -1,0 +1,115 @@
+"""A fit on disk, so that one that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_score._array_file import CheckpointError, Kind, match, read_file, write_file
+from numpyro_score._typing import Array, PyTree
+
+_FILE = Kind("numpyro_score.fit", 1, "fit(..., checkpoint=...)", CheckpointError)
+_SECONDS = 5.0
+_SHARE = 0.02
+
+
+class Snapshot(NamedTuple):
+    """What a fit has at the end of a chunk.
+
+    - **trees** - trees of arrays by name: all that the next chunk starts with.
+    - **history** - arrays by name, of any length.
+    - **facts** - numbers and words.
+    """
+
+    trees: dict[str, PyTree]
+    history: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+class Checkpoint:
+    """One file, replaced as a whole every few seconds.
+
+    :param path: of the file.
+    :param fingerprint: what the fit depends on, in JSON; a file with another is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.fingerprint = fingerprint
+        self._due = time.monotonic() + _SECONDS
+
+    def read(self, like: dict[str, PyTree]) -> Snapshot | None:
+        """Return what the file holds, or None where there is none.
+
+        :param like: a tree of the same structure for each of the names that there may be.
+        :raises CheckpointError: a damaged file, or the checkpoint of another fit.
+        """
+        if not self.path.exists():
+            return None
+        leaves, header = read_file(_FILE, self.path)
+        self._compare(header["fingerprint"])
+        names = header["trees"]
+        history = {leaf.path: np.asarray(leaf.value) for leaf in leaves if leaf.path.isidentifier()}
+        rest = [leaf for leaf in leaves if leaf.path not in history]
+        trees = match(_FILE, self.path, rest, {name: like[name] for name in names})
+        return Snapshot(trees, history, header["facts"])
+
+    def write(self, snapshot: Snapshot, *, at_once: bool) -> None:
+        """Replace the file, if it is time to, or ``at_once``."""
+        begin = time.monotonic()
+        if not at_once and begin < self._due:
+            return
+        leaves = [
+            (jax.tree_util.keystr(path), leaf)
+            for path, leaf in jax.tree.leaves_with_path(snapshot.trees)
+        ]
+        leaves += [(name, jnp.asarray(values)) for name, values in snapshot.history.items()]
+        extra = {
+            "fingerprint": self.fingerprint,
+            "trees": sorted(snapshot.trees),
+            "facts": snapshot.facts,
+        }
+        write_file(_FILE, self.path, leaves, extra)
+        # Large networks take long to write: no more than a fiftieth of the time goes into that.
+        end = time.monotonic()
+        self._due = end + max(_SECONDS, (end - begin) / _SHARE)
+
+    def _compare(self, there: dict[str, Any]) -> None:
+        differences = [
+            f"{name}: {there.get(name)!r} there, {self.fingerprint.get(name)!r} here"
+            for name in sorted(there.keys() | self.fingerprint.keys())
+            if there.get(name) != self.fingerprint.get(name)
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{self.path} is the checkpoint of another fit ({'; '.join(differences)}). Give "
+                "another path, or fit with what it was begun with."
+            )
+
+
+def digest(tree: PyTree) -> str:
+    """Return a short hash of dtype, shape and contents of every array in ``tree``."""
+    out = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        array = np.ascontiguousarray(leaf)
+        out.update(f"{array.dtype}{array.shape}".encode())
+        out.update(array.reshape(-1).view(np.uint8).data)
+    return out.hexdigest()[:16]
+
+
+def words(obj: Any) -> str:
+    """Return the ``repr`` of ``obj`` without what changes from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(obj))
+
+
+def key_digest(rng_key: Array) -> str:
+    """Return a short hash of a random key and of its implementation."""
+    return f"{jax.random.key_impl(rng_key)} {digest(jax.random.key_data(rng_key))}"

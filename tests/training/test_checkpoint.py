@@ -1,0 +1,184 @@
+"""A fit that was killed goes on to the network that it would have learned."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from numpyro_score.networks import EnergyMLP
+from numpyro_score.objectives import (
+    DenoisingScoreMatching,
+    NoiseContrastiveEstimation,
+    PersistentContrastiveDivergence,
+)
+from numpyro_score.training import CheckpointError, FitWarning, _checkpoint, _run, fit
+
+KEY = jax.random.key(0)
+DATA = np.random.default_rng(0).normal([3.0, -1.0], size=(300, 2))
+
+
+def run(path, objective=DenoisingScoreMatching(0.5), data=DATA, key=KEY, width=8, **options):  # noqa: B008
+    network = EnergyMLP(2, width=width, depth=1, key=KEY)
+    settings = {"num_steps": 40, "batch_size": 32, "chunk_size": 4, "progress_bar": False}
+    return fit(key, network, data, objective, checkpoint=path, **settings | options)
+
+
+def same(one, other):
+    histories = ("losses", "validation_losses", "validation_steps", "num_steps", "stopped")
+    return all(
+        map(np.array_equal, jax.tree.leaves(one.network), jax.tree.leaves(other.network))
+    ) and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in histories)
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a signal."""
+
+
+@pytest.fixture
+def every_chunk(monkeypatch):
+    monkeypatch.setattr(_checkpoint, "_SECONDS", 0.0)
+    monkeypatch.setattr(_checkpoint, "_SHARE", 1e9)
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Kill the fit at the n-th chunk from now, before or after it is computed."""
+    real = _run.run_chunk
+
+    def kill(after):
+        left = [after]
+
+        def chunk(*args):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*args)
+
+        monkeypatch.setattr(_run, "run_chunk", chunk)
+
+    yield kill
+    monkeypatch.setattr(_run, "run_chunk", real)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        DenoisingScoreMatching(0.5),
+        PersistentContrastiveDivergence(0.1, 2, buffer_size=50),
+    ],
+    ids=["without memory", "with memory"],
+)
+def test_a_killed_fit_goes_on_to_the_same_network(objective, tmp_path, every_chunk, kill):
+    whole = run(None, objective)
+    for after in (0, 1, 3, 3):
+        kill(after)
+        with pytest.raises(Killed):
+            run(tmp_path / "fit", objective)
+    kill(1_000)
+    again = run(tmp_path / "fit", objective)
+    assert same(again, whole)
+    # It is over: nothing is computed any more.
+    kill(0)
+    assert same(run(tmp_path / "fit", objective), whole)
+
+
+def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
+    whole = run(None)
+    real, left = _run.run_chunk, [3]
+
+    def chunk(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(_run, "run_chunk", chunk)
+    with pytest.warns(FitWarning, match="interrupted after step 12 of 40"):
+        part = run(tmp_path / "fit")
+    assert part.num_steps == 12
+    monkeypatch.undo()
+    assert same(run(tmp_path / "fit"), whole)
+
+
+def test_a_fit_that_stopped_early_is_over(tmp_path, every_chunk):
+    options = {"patience": 1, "optimizer": optax.adam(0.5)}
+    first = run(tmp_path / "fit", **options)
+    assert first.stopped == "patience"
+    assert same(run(tmp_path / "fit", **options), first)
+
+
+def test_a_fit_that_was_not_finite_says_so_again(tmp_path):
+    options = {"optimizer": optax.sgd(1e30)}
+    for _ in range(2):
+        with pytest.warns(FitWarning, match="was not finite"):
+            result = run(tmp_path / "fit", **options)
+        assert result.stopped == "non_finite"
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from tests.training.test_checkpoint import run
+run(sys.argv[1], num_steps=200_000, chunk_size=100)
+"""
+
+
+def test_a_signal_leaves_a_whole_file(tmp_path, every_chunk):
+    path = tmp_path / "fit"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), root])
+    try:
+        deadline = time.monotonic() + 120
+        while not path.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with pytest.raises(CheckpointError, match=r"another fit \(chunk_size: 100 there, 4 here; num_"):
+        run(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": DATA + 1.0}, "data: "),
+        ({"key": jax.random.key(1)}, "rng_key: "),
+        ({"batch_size": 16}, "batch_size: 32 there, 16 here"),
+        ({"objective": DenoisingScoreMatching(0.4)}, "noise_scale=0.5.* there"),
+        ({"num_steps": 60}, "num_steps: 40 there, 60 here"),
+        ({"width": 9}, "weights: "),
+        ({"optimizer": optax.sgd(0.1)}, "holds something else than was asked for"),
+    ],
+)
+def test_the_checkpoint_of_another_fit_is_refused(options, message, tmp_path):
+    run(tmp_path / "fit")
+    with pytest.raises(CheckpointError, match=message):
+        run(tmp_path / "fit", **options)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    run(tmp_path / "fit")
+    content = (tmp_path / "fit").read_bytes()
+    (tmp_path / "fit").write_bytes(content[: len(content) // 2])
+    with pytest.raises(
+        CheckpointError, match=r"not written by fit\(\.\.\., checkpoint=\.\.\.\), or"
+    ):
+        run(tmp_path / "fit")
+
+
+def test_what_names_an_address_is_the_same_in_another_process():
+    import numpyro.distributions as dist
+
+    one, other = (
+        NoiseContrastiveEstimation(dist.Normal(jnp.zeros(2), 1.0).to_event(1)) for _ in range(2)
+    )
+    assert _checkpoint.words(one) == _checkpoint.words(other)
