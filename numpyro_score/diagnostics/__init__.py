@@ -1,5 +1,6 @@
 """What to look at when a run is over."""
 
 from numpyro_score.diagnostics.arviz import from_numpyro
+from numpyro_score.diagnostics.stein import kernel_stein_discrepancy
 
-__all__ = ["from_numpyro"]
+__all__ = ["from_numpyro", "kernel_stein_discrepancy"]
