@@ -7,15 +7,28 @@ Learn a density with :func:`numpyro_score.training.fit`, write it in a model as 
 
 from importlib.metadata import version
 
-from numpyro_score import diagnostics, distributions, infer, networks, objectives, training
+from numpyro_score import (
+    diagnostics,
+    distributions,
+    infer,
+    networks,
+    objectives,
+    sde,
+    training,
+)
+from numpyro_score.persistence import LoadError, load, save
 
 __version__ = version("numpyro_score")
 __all__ = [
+    "LoadError",
     "__version__",
     "diagnostics",
     "distributions",
     "infer",
+    "load",
     "networks",
     "objectives",
+    "save",
+    "sde",
     "training",
 ]
