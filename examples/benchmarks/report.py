@@ -110,8 +110,10 @@ def _is_asked_for(target: str, chains: int) -> bool:
 
 
 def _print_best(rows: list[Measurement], nuts: Measurement, least: float) -> None:
-    """Print the best of our healthy kernels, warm-up included, against NUTS."""
-    healthy = [row for row in rows if row.name in OF_OURS and not row.unhealthy]
+    """Print the best of our healthy, exact kernels, warm-up included, against NUTS."""
+    ours = [row for row in rows if row.name in OF_OURS and not row.unhealthy]
+    # Without a Metropolis test there is no acceptance, and a bias.
+    healthy = [row for row in ours if row.accept_prob is not None]
     if not healthy:
         print("    none of ours is healthy")
         return
