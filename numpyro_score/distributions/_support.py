@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import LowerCholeskyAffine, Transform, biject_to
+from numpyro.distributions.transforms import (
+    ComposeTransform,
+    LowerCholeskyAffine,
+    ReshapeTransform,
+    Transform,
+    biject_to,
+)
 
 from numpyro_score._typing import PyTree, Shape
 from numpyro_score.networks import GaussianBase
@@ -52,8 +60,13 @@ def standard_coordinates(
     bijection of the support.
     """
     base = getattr(network, "base", None)
-    if isinstance(base, GaussianBase) and is_real(support) and base.mean.shape == event_shape:
-        identity = jnp.eye(base.mean.size, dtype=base.mean.dtype)
-        scale_tril = jax.scipy.linalg.solve_triangular(base.whitening, identity, lower=True)
-        return LowerCholeskyAffine(base.mean, scale_tril)
-    return biject_to(support)
+    size = math.prod(event_shape)
+    if not (isinstance(base, GaussianBase) and is_real(support) and base.mean.size == size):
+        return biject_to(support)
+    identity = jnp.eye(size, dtype=base.mean.dtype)
+    scale_tril = jax.scipy.linalg.solve_triangular(base.whitening, identity, lower=True)
+    coordinates = LowerCholeskyAffine(base.mean, scale_tril)
+    if base.mean.shape == event_shape:
+        return coordinates
+    # The base of a network for images is one of their pixels in a row.
+    return ComposeTransform([coordinates, ReshapeTransform(event_shape, (size,))])

@@ -12,6 +12,7 @@ from numpyro_score._checks import check_positive
 from numpyro_score._typing import Array
 from numpyro_score.networks._frozen import Constants
 from numpyro_score.networks.adapters import as_network
+from numpyro_score.networks.base import GaussianBase
 
 
 class DenoiserEnergy(eqx.Module):
@@ -73,6 +74,11 @@ class InnerProductEnergy(eqx.Module):
     def __init__(self, network: Any, centre: Array | float = 0.0) -> None:
         self.network = as_network(network)
         self.centre = Constants(jnp.asarray(centre, float))
+
+    @property
+    def base(self) -> GaussianBase | None:
+        """The Gaussian base of the network, where it has one."""
+        return getattr(self.network, "base", None)
 
     def __call__(self, x: Array, *rest: Array) -> Array:
         """Return the energy of one event, shape ``()``."""

@@ -38,6 +38,11 @@ class NormalizedEnergy(eqx.Module):
         self.energy = as_network(energy)
         self.log_normalizer = jnp.asarray(log_normalizer, float)
 
+    @property
+    def base(self) -> GaussianBase | None:
+        """The Gaussian base of the energy, where it has one."""
+        return getattr(self.energy, "base", None)
+
     def __call__(self, x: Array, *rest: Array) -> Array:
         """Return the energy of one event, shape ``()``."""
         return self.energy(x, *rest) + self.log_normalizer

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array
+from numpyro_score.networks import GaussianBase, NormalizedEnergy
 from numpyro_score.objectives._base import batched_energy, map_rows
 
 
@@ -49,7 +50,8 @@ class NoiseContrastiveEstimation:
         or, for conditions, a function of one condition that returns one.
     :param num_noise: draws :math:`\nu` of the noise per example.
     :param ranking: whether to take the second loss.
-    :raises ValueError: ``num_noise`` below 1; at the call, a noise of another shape.
+    :raises ValueError: ``num_noise`` below 1; at the call, a noise of another shape, or a network
+        of this package without a free constant, unless ``ranking``.
     :raises TypeError: ``noise`` is neither a distribution nor a function.
 
     Called with ``(network, batch, key, condition=None)``: an energy (anything that
@@ -85,6 +87,8 @@ class NoiseContrastiveEstimation:
     ) -> Array:
         """Return one loss per example, shape ``(n,)``."""
         energy = batched_energy(network, batch)
+        if not self.ranking:
+            _check_constant(network)
         log_num_noise = jnp.log(float(self.num_noise))
 
         def loss(x: Array, key: Array, *condition: Array) -> Array:
@@ -115,3 +119,14 @@ class NoiseContrastiveEstimation:
                 f"data, got {noise.batch_shape} and {noise.event_shape}; see to_event."
             )
         return noise
+
+
+def _check_constant(network: Any) -> None:
+    """Refuse a network whose energy is 0 at the mean of its base, whatever its normalizer is."""
+    has_base = isinstance(getattr(network, "base", None), GaussianBase)
+    if has_base and not isinstance(network, NormalizedEnergy):
+        raise ValueError(
+            "noise-contrastive estimation learns the normalizer with the energy, and a "
+            f"{type(network).__name__} has no free constant for it: give NormalizedEnergy(network)"
+            ", or ranking=True."
+        )

@@ -19,6 +19,7 @@ from numpyro_score._typing import Array, PyTree
 _FILE = Kind("numpyro_score.fit", 1, "fit(..., checkpoint=...)", CheckpointError)
 _SECONDS = 5.0
 _SHARE = 0.02
+_HISTORY = "history: "
 
 
 class Snapshot(NamedTuple):
@@ -56,22 +57,30 @@ class Checkpoint:
             return None
         leaves, header = read_file(_FILE, self.path)
         self._compare(header["fingerprint"])
-        names = header["trees"]
-        history = {leaf.path: np.asarray(leaf.value) for leaf in leaves if leaf.path.isidentifier()}
-        rest = [leaf for leaf in leaves if leaf.path not in history]
-        trees = match(_FILE, self.path, rest, {name: like[name] for name in names})
+        # Trees have their shapes from what was asked for, histories are as long as they are.
+        of_trees = [leaf for leaf in leaves if not leaf.path.startswith(_HISTORY)]
+        trees = match(_FILE, self.path, of_trees, {name: like[name] for name in header["trees"]})
+        history = {
+            leaf.path.removeprefix(_HISTORY): np.asarray(leaf.value)
+            for leaf in leaves
+            if leaf.path.startswith(_HISTORY)
+        }
         return Snapshot(trees, history, header["facts"])
 
-    def write(self, snapshot: Snapshot, *, at_once: bool) -> None:
-        """Replace the file, if it is time to, or ``at_once``."""
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.monotonic() >= self._due
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Replace the file."""
         begin = time.monotonic()
-        if not at_once and begin < self._due:
-            return
         leaves = [
             (jax.tree_util.keystr(path), leaf)
             for path, leaf in jax.tree.leaves_with_path(snapshot.trees)
         ]
-        leaves += [(name, jnp.asarray(values)) for name, values in snapshot.history.items()]
+        history = snapshot.history.items()
+        leaves += [(_HISTORY + name, jnp.asarray(values)) for name, values in history]
         extra = {
             "fingerprint": self.fingerprint,
             "trees": sorted(snapshot.trees),

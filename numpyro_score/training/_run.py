@@ -152,8 +152,10 @@ class Run:
         )
 
     def _write(self, at_once: bool) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or not (at_once or self.checkpoint.is_due):
             return
+        if self.stopped == "interrupted" and not self._is_validated():
+            return  # the file is of an earlier chunk, after which nothing is missing
         trees: dict[str, PyTree] = {"state": self.state}
         if self.best is not None:
             trees["best"] = self.best
@@ -172,7 +174,10 @@ class Run:
             "complaint": "" if stopped == "finished" else self.complaint,
             "steps_before": None if self.chunk_before is None else self.chunk_before[1],
         }
-        self.checkpoint.write(Snapshot(trees, history, facts), at_once=at_once)
+        self.checkpoint.write(Snapshot(trees, history, facts))
+
+    def _is_validated(self) -> bool:
+        return self.validation is None or self.validation_steps[-1:] == [self.num_steps]
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         like = {"state": self.state, "best": self.state.params, "before": self.state}

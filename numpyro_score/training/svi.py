@@ -33,8 +33,9 @@ class ScoreMatchingLoss(ELBO):
     :param objective: an objective of :mod:`numpyro_score.objectives`, for every such site.
     :param num_particles: draws of guide and minibatch per loss, as in ``Trace_ELBO``.
     :param vectorize_particles: as in ``Trace_ELBO``.
-    :raises ValueError: at the first step, where the model has no site to learn so, or one that is
-        latent, masked, part of another distribution, or has a support with a border.
+    :raises ValueError: an objective with a memory; at the first step, where the model has no site
+        to learn so, or one that is latent, masked, part of another distribution, or has a support
+        with a border.
 
     >>> import jax, jax.numpy as jnp, numpyro
     >>> from numpyro.infer import SVI
@@ -62,6 +63,11 @@ class ScoreMatchingLoss(ELBO):
             raise TypeError(
                 "objective must be one of numpyro_score.objectives, such as "
                 f"DenoisingScoreMatching(noise_scale=0.1), got {type(objective).__name__}."
+            )
+        if hasattr(objective, "init_memory"):
+            raise ValueError(
+                f"{type(objective).__name__} has a memory, which SVI does not hand from step to "
+                "step; use numpyro_score.training.fit, or ContrastiveDivergence."
             )
         self.objective = objective
         super().__init__(num_particles, vectorize_particles)

@@ -14,6 +14,13 @@ from numpyro_score.distributions import (
     estimate_log_normalizer,
 )
 from numpyro_score.infer import DoublyIntractableError, check_model
+from numpyro_score.networks import (
+    ConvEnergy,
+    EnergyMLP,
+    InnerProductEnergy,
+    NormalizedEnergy,
+    ScoreMLP,
+)
 from tests.cases import DISTRIBUTIONS
 
 KNOWN = {name: case for name, case in DISTRIBUTIONS.items() if case.exact is not None}
@@ -55,6 +62,28 @@ def test_a_normalized_copy_is_one_everywhere():
     check_model(model, np.log(2 * np.pi))
     values = log_likelihood(model, {"mean": jnp.array([0.0, 1.0])}, np.log(2 * np.pi))["x"]
     np.testing.assert_allclose(values, [-np.log(2 * np.pi), -np.log(2 * np.pi) - 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (lambda: NormalizedEnergy(EnergyMLP(4, width=4, key=KEY)), (4,)),
+        (lambda: InnerProductEnergy(ScoreMLP(4, width=4, key=KEY)), (4,)),
+        (lambda: ConvEnergy((2, 2), width=4, levels=1, key=KEY), (2, 2)),
+    ],
+    ids=["constant", "inner product", "image"],
+)
+def test_particles_start_at_the_base_inside(network, shape):
+    """Data of another scale: from a standard normal, hardly a weight would be effective."""
+    data = 100.0 + 0.01 * jax.random.normal(KEY, (500, *shape))
+    learned = EnergyDistribution(network().fit_base(data), shape)
+    estimate = estimate_log_normalizer(learned, KEY, num_temperatures=3)
+    assert estimate.ess > 990
+    base = learned.network.base
+    x = base.mean.reshape(shape)
+    np.testing.assert_allclose(
+        estimate.log_normalizer, learned.log_prob(x) + base.log_normalizer, atol=0.02
+    )
 
 
 def test_with_log_normalizer_checks_its_shape():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from numpyro_score import objectives
+from numpyro_score.networks import NormalizedEnergy
 from numpyro_score.sde import VE, VP
 
 
@@ -18,15 +19,18 @@ class Case(NamedTuple):
     """An objective for events of a shape.
 
     ``scores``: whether it takes scores as well as energies. ``levels``: whether its network is
-    asked for a noise level.
+    asked for a noise level. ``constant``: whether its energy needs one.
     """
 
     make: Callable[[tuple[int, ...]], Any]
     scores: bool = True
     levels: bool = False
+    constant: bool = False
 
     def network(self, network):
-        """Return a network that ignores the level, if it is told one."""
+        """Return a network that ignores the level, if it is told one, or has a constant."""
+        if self.constant:
+            return NormalizedEnergy(network)
         return (lambda x, level, *c: network(x, *c)) if self.levels else network
 
 
@@ -47,7 +51,9 @@ CASES = {
     "ssm": Case(lambda shape: objectives.SlicedScoreMatching(2, variance_reduced=False)),
     "ssm-vr": Case(lambda shape: objectives.SlicedScoreMatching(2)),
     "nce": Case(
-        lambda shape: objectives.NoiseContrastiveEstimation(standard_normal(shape), 3), scores=False
+        lambda shape: objectives.NoiseContrastiveEstimation(standard_normal(shape), 3),
+        scores=False,
+        constant=True,
     ),
     "nce ranking": Case(
         lambda shape: objectives.NoiseContrastiveEstimation(standard_normal(shape), 3, True),

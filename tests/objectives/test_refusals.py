@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 import pytest
 
+from numpyro_score.networks import EnergyMLP, NormalizedEnergy
 from numpyro_score.objectives import (
     ContrastiveDivergence,
     DiffusionScoreMatching,
@@ -59,6 +60,20 @@ def test_what_is_no_distribution():
 
 def energy(x, *condition):
     return jnp.sum(x**2)
+
+
+def test_nce_needs_a_constant_unless_it_ranks():
+    network, batch = EnergyMLP(3, width=4, key=jax.random.key(0)), jnp.zeros((4, 3))
+    noise = NORMAL.to_event(1)
+    with pytest.raises(
+        ValueError, match=r"no free constant for it: give NormalizedEnergy\(network"
+    ):
+        NoiseContrastiveEstimation(noise)(network, batch, jax.random.key(0))
+    for objective, given in (
+        (NoiseContrastiveEstimation(noise), NormalizedEnergy(network)),
+        (NoiseContrastiveEstimation(noise, ranking=True), network),
+    ):
+        assert objective(given, batch, jax.random.key(0)).shape == (4,)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,23 @@ def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
     assert same(run(tmp_path / "fit"), whole)
 
 
+def test_an_interrupt_before_the_validation_loss_loses_none(tmp_path, monkeypatch, every_chunk):
+    whole = run(None)
+    real, left = _run.validation_loss, [3]
+
+    def validation_loss(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(_run, "validation_loss", validation_loss)
+    with pytest.warns(FitWarning, match="interrupted after step 16 of 40"):
+        run(tmp_path / "fit")
+    left[0] = 1_000
+    assert same(run(tmp_path / "fit"), whole)
+
+
 def test_a_fit_that_stopped_early_is_over(tmp_path, every_chunk):
     options = {"patience": 1, "optimizer": optax.adam(0.5)}
     first = run(tmp_path / "fit", **options)

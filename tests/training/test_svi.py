@@ -18,6 +18,7 @@ from numpyro_score.objectives import (
     DenoisingScoreMatching,
     ExplicitScoreMatching,
     NoiseContrastiveEstimation,
+    PersistentContrastiveDivergence,
 )
 from numpyro_score.training import ScoreMatchingLoss
 
@@ -183,6 +184,8 @@ def test_refusals(model, message):
 def test_what_is_no_objective():
     with pytest.raises(TypeError, match=r"one of numpyro_score\.objectives"):
         ScoreMatchingLoss("dsm")
+    with pytest.raises(ValueError, match="has a memory, which SVI does not hand from step to"):
+        ScoreMatchingLoss(PersistentContrastiveDivergence(0.1))
 
 
 def test_noise_contrastive_estimation_learns_the_normalizer():
