@@ -166,3 +166,23 @@ def match(kind: Kind, path: str | os.PathLike[str], leaves: list[Leaf], like: Py
                 f"{leaf.value.dtype}; expected {shape} and {dtype}."
             )
     return jax.tree.unflatten(jax.tree.structure(like), [leaf.value for leaf in leaves])
+
+
+def digest_arrays(tree: PyTree) -> str:
+    """Return a hash of dtype, shape and contents of every array in ``tree``."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def key_digest(rng_key: Any) -> str:
+    """Return a short hash of random keys and of their implementation."""
+    impl = ""
+    if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
+        impl = str(jax.random.key_impl(rng_key))
+    return hashlib.sha256((impl + digest_arrays(rng_key)).encode()).hexdigest()[:16]

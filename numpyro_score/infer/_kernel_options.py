@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_score._array_file import digest_arrays
 from numpyro_score.infer._fresh_kernel import fresh
-from numpyro_score.infer._run_arguments import digest_arrays
 from numpyro_score.infer.adapter import BlackJAXKernel
 
 

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_score._array_file import CheckpointError, Leaf, read_file, replace_file
 from numpyro_score._typing import PyTree
 from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._netcdf import Variable
-from numpyro_score.infer._run_arguments import digest_arrays
 from numpyro_score.infer._state_tree import STATE, StateFileError
 
 FORMAT = "numpyro_score.checkpoint"
 VERSION = 1
 # A program that is compiled on another machine may round a start otherwise.
 _TOLERANCE = 1e-4
-
-
-def key_digest(rng_key: Any) -> str:
-    """Return a short hash of random keys and of their implementation."""
-    impl = ""
-    if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
-        impl = str(jax.random.key_impl(rng_key))
-    return hashlib.sha256((impl + digest_arrays(as_data(rng_key))).encode()).hexdigest()[:16]
 
 
 def write_manifest(directory: Path, fingerprint: dict[str, Any], variables: list[Variable]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_score._array_file import digest_arrays
 from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array, PyTree
 
@@ -75,18 +75,6 @@ def _is_array(leaf: Any) -> bool:
     if not isinstance(leaf, np.ndarray):
         return False
     return leaf.dtype.kind in "biufc" or leaf.dtype == jnp.bfloat16
-
-
-def digest_arrays(tree: PyTree) -> str:
-    """Return a hash of dtype, shape and contents of every array in ``tree``."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def under_transform(*trees: PyTree) -> bool:

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import find_stack_level, is_prng_key, nested_attrgetter
 
+from numpyro_score._array_file import key_digest
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._draws import Draws
 from numpyro_score.infer._kernel_options import kernel_options
-from numpyro_score.infer._manifest import key_digest
 from numpyro_score.infer._netcdf import check_netcdf, variables_of
 from numpyro_score.infer._program_cache import ProgramCache, Start
 from numpyro_score.infer._programs import Collected, Programs, Setting, strong

@@ -12,6 +12,7 @@ from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array
 from numpyro_score.objectives._base import batched_energy, map_rows
 from numpyro_score.objectives._negatives import check_magnitude, contrast, negatives
+from numpyro_score.objectives.contrastive_divergence import ContrastiveDivergence
 
 
 class ReplayBuffer(NamedTuple):
@@ -129,7 +130,7 @@ class PersistentContrastiveDivergence:
         self, network: Any, batch: Array, key: Array, condition: Array | None = None
     ) -> Array:
         """Return one loss per example, shape ``(n,)``, with chains that start at the batch."""
-        energy = batched_energy(network, batch)
-        found = negatives(self, network, batch, key, condition)
-        low, high = (map_rows(energy, condition, rows) for rows in (batch, found))
-        return contrast(low, high, self.magnitude)
+        without_memory = ContrastiveDivergence(
+            self.step_size, self.num_steps, self.metropolis, magnitude=self.magnitude
+        )
+        return without_memory(network, batch, key, condition)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_score._array_file import CheckpointError, Kind, match, read_file, write_file
-from numpyro_score._typing import Array, PyTree
+from numpyro_score._typing import PyTree
 
 _FILE = Kind("numpyro_score.fit", 1, "fit(..., checkpoint=...)", CheckpointError)
 _SECONDS = 5.0
@@ -104,21 +103,6 @@ class Checkpoint:
             )
 
 
-def digest(tree: PyTree) -> str:
-    """Return a short hash of dtype, shape and contents of every array in ``tree``."""
-    out = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        array = np.ascontiguousarray(leaf)
-        out.update(f"{array.dtype}{array.shape}".encode())
-        out.update(array.reshape(-1).view(np.uint8).data)
-    return out.hexdigest()[:16]
-
-
 def words(obj: Any) -> str:
     """Return the ``repr`` of ``obj`` without what changes from process to process."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(obj))
-
-
-def key_digest(rng_key: Array) -> str:
-    """Return a short hash of a random key and of its implementation."""
-    return f"{jax.random.key_impl(rng_key)} {digest(jax.random.key_data(rng_key))}"

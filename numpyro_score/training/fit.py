@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import optax
 
+from numpyro_score._array_file import digest_arrays, key_digest
 from numpyro_score._checks import is_array
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.networks import as_network
@@ -19,7 +20,7 @@ from numpyro_score.training._arguments import (
     check_settings,
     pick_chunk_size,
 )
-from numpyro_score.training._checkpoint import Checkpoint, digest, key_digest, words
+from numpyro_score.training._checkpoint import Checkpoint, words
 from numpyro_score.training._data import Rows, check_rows, split_rows
 from numpyro_score.training._loop import Problem, split_network
 from numpyro_score.training._optimizer import choose_optimizer
@@ -143,10 +144,10 @@ def _fingerprint(problem: Problem, params: PyTree, validation: Rows | None) -> d
     """Return what the steps depend on, but for the optimizer, which is a closure."""
     return {
         "network": type(problem.network(params)).__name__,
-        "weights": digest(params),
-        "other arrays": digest(eqx.filter(problem.rest, is_array)),
+        "weights": digest_arrays(params)[:16],
+        "other arrays": digest_arrays(eqx.filter(problem.rest, is_array))[:16],
         "objective": words(problem.objective),
-        "data": digest((problem.rows, validation)),
+        "data": digest_arrays((problem.rows, validation))[:16],
         "rng_key": key_digest(problem.rng_key),
         "batch_size": problem.batch_size,
         "ema_decay": problem.ema_decay,
