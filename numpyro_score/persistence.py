@@ -12,12 +12,17 @@ import jax
 from numpyro_score._array_file import Kind, Leaf, match, read_file, write_file
 from numpyro_score._checks import is_array
 from numpyro_score._description import UndescribableError, UnknownError, build, describe
-from numpyro_score.distributions import EnergyDistribution, LearnedDistribution, ScoreDistribution
+from numpyro_score.distributions import (
+    DensityDistribution,
+    EnergyDistribution,
+    LearnedDistribution,
+    ScoreDistribution,
+)
 from numpyro_score.networks import as_network
 from numpyro_score.training import FitResult
 
 _DISTRIBUTIONS: dict[str, type[LearnedDistribution]] = {
-    cls.__name__: cls for cls in (EnergyDistribution, ScoreDistribution)
+    cls.__name__: cls for cls in (DensityDistribution, EnergyDistribution, ScoreDistribution)
 }
 
 
@@ -35,11 +40,11 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
     appears whole or not at all.
 
     :param path: file to write; an existing one is replaced.
-    :param obj: a network (anything that :func:`~numpyro_score.networks.as_network` accepts), an
-        ``EnergyDistribution`` or ``ScoreDistribution``, or a ``FitResult``, of which the network is
-        kept. Networks of this package, and Equinox modules made of Equinox's layers and functions
-        of JAX, can be loaded without the code that made them; of others the arrays are written, and
-        :func:`load` needs ``like``.
+    :param obj: a network (anything that :func:`~numpyro_score.networks.as_network` accepts), a
+        distribution of this package, or a ``FitResult``, of which the network is kept. Networks of
+        this package, and Equinox modules made of Equinox's layers and functions of JAX, can be
+        loaded without the code that made them; of others the arrays are written, and :func:`load`
+        needs ``like``.
     :raises TypeError: ``obj`` is none of these.
 
     >>> import os, tempfile, jax, jax.numpy as jnp
@@ -113,9 +118,9 @@ def _parts(obj: Any) -> Any:
         "condition": obj.condition,
         "condition_event_dim": obj.condition_event_dim,
         "support": obj.support,
-        "log_normalizer": obj.log_normalizer,
-        "sampler": obj.sampler,
     }
+    if not isinstance(obj, DensityDistribution):
+        options |= {"log_normalizer": obj.log_normalizer, "sampler": obj.sampler}
     if isinstance(obj, ScoreDistribution):
         options |= {"anchor": obj.anchor, "num_nodes": obj.num_nodes}
     return {

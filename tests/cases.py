@@ -12,7 +12,12 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from numpyro_score import infer, networks
-from numpyro_score.distributions import EnergyDistribution, LearnedDistribution, ScoreDistribution
+from numpyro_score.distributions import (
+    DensityDistribution,
+    EnergyDistribution,
+    LearnedDistribution,
+    ScoreDistribution,
+)
 from numpyro_score.samplers import Langevin
 
 PRECISION = jnp.array([[2.0, 0.6], [0.6, 1.0]])
@@ -39,10 +44,14 @@ class FunctionLeaf(eqx.Module):
 
 
 class DistributionCase(NamedTuple):
-    """A distribution, and the exact one that it equals up to a constant (None: unknown)."""
+    """A distribution, and the exact one that it equals up to a constant (None: unknown).
+
+    ``draws``: whether it has a sampler, and a normalizer, of its own.
+    """
 
     make: Callable[..., LearnedDistribution]
     exact: Callable[[], dist.Distribution] | None = None
+    draws: bool = False
 
 
 def _gaussian():
@@ -123,6 +132,18 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
             **k,
         ),
         lambda: dist.Beta(2 * jnp.ones(2), 2.0).to_event(1),
+    ),
+    "density_conditional": DistributionCase(
+        lambda **k: DensityDistribution(
+            networks.from_distribution(
+                lambda p, c: dist.Normal(c, p).to_event(1), jnp.ones(2)
+            ),
+            (2,),
+            condition=jnp.arange(6.0).reshape(3, 2),
+            **k,
+        ),
+        _conditional,
+        draws=True,
     ),
     "score_positive": DistributionCase(
         lambda **k: ScoreDistribution(

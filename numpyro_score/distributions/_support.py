@@ -16,7 +16,7 @@ from numpyro.distributions.transforms import (
 )
 
 from numpyro_score._typing import PyTree, Shape
-from numpyro_score.networks import GaussianBase
+from numpyro_score.networks import DensityNetwork, GaussianBase
 
 
 def event_support(support: constraints.Constraint | None, event_dim: int) -> constraints.Constraint:
@@ -70,3 +70,12 @@ def standard_coordinates(
         return coordinates
     # The base of a network for images is one of their pixels in a row.
     return ComposeTransform([coordinates, ReshapeTransform(event_shape, (size,))])
+
+
+def reference_density(network: PyTree, support: constraints.Constraint) -> DensityNetwork | None:
+    """Return the density that ``network`` tilts, where there is one and x is unconstrained.
+
+    Its draws are a better first guess of x than those of :func:`standard_coordinates`.
+    """
+    reference = getattr(network, "reference", None)
+    return reference if isinstance(reference, DensityNetwork) and is_real(support) else None

@@ -27,7 +27,11 @@ from numpyro_score._checks import (
 )
 from numpyro_score._typing import Array, PyTree, Shape
 from numpyro_score.distributions._mode import Minimum, best_minimum, minimize_energy
-from numpyro_score.distributions._support import event_support, standard_coordinates
+from numpyro_score.distributions._support import (
+    event_support,
+    reference_density,
+    standard_coordinates,
+)
 from numpyro_score.distributions._vectorize import leading_shape, map_events
 from numpyro_score.networks import as_network
 from numpyro_score.samplers.langevin import Langevin, tell_lost_draws
@@ -188,10 +192,8 @@ class LearnedDistribution(dist.Distribution):
             tell_lost_draws(np.asarray(draws), self.event_dim)
         return draws
 
-    def _map_events(
-        self, fn: Callable[[Array, Callable[[Array], Array]], PyTree], key: Array, lead: Shape
-    ) -> PyTree:
-        """Map ``fn(key, log_prob of one event)`` over ``lead + batch_shape``."""
+    def _map_events(self, fn: Callable[..., PyTree], key: Array, lead: Shape) -> PyTree:
+        """Map ``fn(key, log_prob of one event[, condition])`` over ``lead + batch_shape``."""
         shape = lead + self.batch_shape
         keys = jax.random.split(key, shape)
         condition = self.condition
@@ -200,7 +202,8 @@ class LearnedDistribution(dist.Distribution):
             condition = jnp.broadcast_to(condition, shape + event)
 
         def one(key: Array, condition: Array | None) -> PyTree:
-            return fn(key, lambda x: self._event_log_prob(x, condition))
+            rest = () if condition is None else (condition,)
+            return fn(key, lambda x: self._event_log_prob(x, condition), *rest)
 
         for _ in shape:
             one = jax.vmap(one, in_axes=(0, None if condition is None else 0))
@@ -234,11 +237,13 @@ class LearnedDistribution(dist.Distribution):
         check_positive(tol, "tol")
         return best_minimum(_search(self, rng_key, num_starts, num_steps, tol), num_steps, tol)
 
+    def _state(self) -> str:
+        return "normalized" if self.normalized else "unnormalized"
+
     def __repr__(self) -> str:
-        state = "normalized" if self.normalized else "unnormalized"
         return (
             f"{type(self).__name__}({type(self._static).__name__}, batch_shape="
-            f"{self.batch_shape}, event_shape={self.event_shape}, {state})"
+            f"{self.batch_shape}, event_shape={self.event_shape}, {self._state()})"
         )
 
 
@@ -268,10 +273,12 @@ def _as_log_normalizer(value: Array | float | None, batch_shape: Shape) -> Array
 @partial(jax.jit, static_argnums=2)
 def _draw(distribution: LearnedDistribution, key: Array, sample_shape: Shape) -> Array:
     sampler, transform = distribution.sampler, distribution._standard_coordinates()
+    reference = reference_density(distribution.network, distribution.support)
     assert sampler is not None
 
-    def draw(key: Array, log_prob: Callable[[Array], Array]) -> Array:
-        return sampler.draw(key, log_prob, transform, distribution.event_shape)
+    def draw(key: Array, log_prob: Callable[[Array], Array], *condition: Array) -> Array:
+        start = None if reference is None else lambda key: reference.sample(key, (), *condition)
+        return sampler.draw(key, log_prob, transform, distribution.event_shape, start)
 
     return distribution._map_events(draw, key, sample_shape)
 
@@ -282,7 +289,7 @@ def _search(
 ) -> Minimum:
     transform, shape = distribution._standard_coordinates(), distribution.event_shape
 
-    def search(key: Array, log_prob: Callable[[Array], Array]) -> Minimum:
+    def search(key: Array, log_prob: Callable[[Array], Array], *condition: Array) -> Minimum:
         return minimize_energy(key, log_prob, transform, shape, num_steps, tol)
 
     return distribution._map_events(search, key, (num_starts,))

@@ -13,8 +13,10 @@ import numpy as np
 
 from numpyro_score._checks import check_int, is_concrete
 from numpyro_score._typing import Array
+from numpyro_score.distributions._support import reference_density
 from numpyro_score.distributions.base import LearnedDistribution
-from numpyro_score.samplers.annealed_importance import annealed_importance
+from numpyro_score.networks import DensityNetwork
+from numpyro_score.samplers.annealed_importance import Start, annealed_importance
 
 _FEW = 0.05
 
@@ -43,8 +45,10 @@ def estimate_log_normalizer(
 ) -> LogNormalizerEstimate:
     r"""Estimate log Z of a learned distribution by annealed importance sampling.
 
-    Particles start at the Gaussian base of the network where it has one, else at a standard normal
-    in the unconstrained space of the support, and pass through ``num_temperatures`` densities in
+    Particles start at draws of the density that the network tilts, where it is one of
+    :class:`~numpyro_score.networks.TiltedEnergy`; else at its Gaussian base, where it has one; else
+    at a standard normal in the unconstrained space of the support. (A bound, such as that of a VAE,
+    is not started at.) They pass through ``num_temperatures`` densities in
     between, moved by MALA. The estimate of Z is unbiased; that of log Z is too low by about half
     its variance. For one condition of a batch after the other it is an estimate each.
 
@@ -98,20 +102,33 @@ def _log_weights(
 ) -> Array:
     transform = distribution._standard_coordinates()
     shape = transform.inverse_shape(distribution.event_shape)
+    reference = reference_density(distribution.network, distribution.support)
+    if reference is not None and reference.is_bound:
+        reference = None  # its energy is not that of its draws, and Z would be wrong
 
-    def weigh(key: Array, log_prob: Callable[[Array], Array]) -> Array:
+    def in_coordinates(log_density: Callable[[Array], Array]) -> Callable[[Array], Array]:
         def logdensity_fn(flat: Array) -> Array:
             v = flat.reshape(shape)
             x = transform(v)
-            return log_prob(x) + transform.log_abs_det_jacobian(v, x).sum()
+            return log_density(x) + transform.log_abs_det_jacobian(v, x).sum()
 
+        return logdensity_fn
+
+    def start_at(reference: DensityNetwork, *condition: Array) -> Start:
+        def sample(key: Array, num: int) -> Array:
+            return transform.inv(reference.sample(key, (num,), *condition)).reshape(num, -1)
+
+        return Start(sample, in_coordinates(lambda x: -reference(x, *condition)))
+
+    def weigh(key: Array, log_prob: Callable[[Array], Array], *condition: Array) -> Array:
         return annealed_importance(
             key,
-            logdensity_fn,
+            in_coordinates(log_prob),
             int(np.prod(shape)),
             num_particles=num_particles,
             num_temperatures=num_temperatures,
             num_moves=num_moves,
+            start=None if reference is None else start_at(reference, *condition),
         ).log_weights
 
     return distribution._map_events(weigh, key, ())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_score._typing import Array
+from numpyro_score._typing import Array, Shape
 from numpyro_score.networks._frozen import Frozen
 
 _LISTED = 8
@@ -108,19 +111,33 @@ class GaussianBase(Frozen):
         return self.whitening.T @ self.whitening
 
     @property
+    def log_det(self) -> Array:
+        """Log of the determinant of the whitening, shape ``()``."""
+        return jnp.sum(jnp.log(jnp.diag(self.whitening)))
+
+    @property
     def log_normalizer(self) -> Array:
         """Log ∫ exp(-energy), shape ``()``."""
-        log_det = jnp.sum(jnp.log(jnp.diag(self.whitening)))
-        return 0.5 * len(self.mean) * jnp.log(2 * jnp.pi) - log_det
+        return 0.5 * len(self.mean) * jnp.log(2 * jnp.pi) - self.log_det
 
     def _whiten(self, x: Array) -> tuple[Array, Array]:
         mean, whitening = jax.lax.stop_gradient((self.mean, self.whitening))
         return whitening, whitening @ (x - mean)
 
+    def whiten(self, x: Array) -> Array:
+        """Return one event of shape ``(d,)`` in coordinates in which the Gaussian is standard."""
+        return self._whiten(x)[1]
+
+    def unwhiten(self, white: Array) -> Array:
+        """Return the events whose whitened ones are ``white``, of shape ``(..., d)``."""
+        mean, whitening = jax.lax.stop_gradient((self.mean, self.whitening))
+        columns = white.reshape(-1, white.shape[-1]).T
+        rows = jax.scipy.linalg.solve_triangular(whitening, columns, lower=True).T
+        return mean + rows.reshape(white.shape)
+
     def energy(self, x: Array) -> Array:
         """Return the energy of one event ``x`` of shape ``(d,)``: 0 at the mean."""
-        _, white = self._whiten(x)
-        return 0.5 * jnp.sum(white**2)
+        return 0.5 * jnp.sum(self.whiten(x) ** 2)
 
     def score(self, x: Array) -> Array:
         """Return the score of one event ``x`` of shape ``(d,)``."""
@@ -134,12 +151,31 @@ class GaussianBase(Frozen):
         :param sample_shape: shape of independent draws.
         :return: draws of shape ``sample_shape + (d,)``.
         """
-        size = self.mean.shape[0]
-        white = jax.random.normal(rng_key, (size, *sample_shape), self.mean.dtype)
-        draws = jax.scipy.linalg.solve_triangular(
-            self.whitening, white.reshape(size, -1), lower=True
+        white = jax.random.normal(rng_key, (len(self.mean), *sample_shape), self.mean.dtype)
+        return self.unwhiten(jnp.moveaxis(white, 0, -1))
+
+
+def fit_event_base(
+    network: Any, event_shape: Shape, data: Array, noise_scale: float, condition: Array | None
+) -> Any:
+    """Return a copy of a network of whole events whose ``base`` is fitted to their entries in a row.
+
+    :raises ValueError: a condition, which such networks do not take, or data of another shape.
+    """
+    refuse_condition(network, condition)
+    if jnp.shape(data)[1:] != event_shape:
+        raise ValueError(
+            f"data must have the shape (n, {', '.join(map(str, event_shape))}), got "
+            f"{jnp.shape(data)}."
         )
-        return self.mean + draws.T.reshape(*sample_shape, size)
+    base = GaussianBase.fit(data.reshape(len(data), -1), noise_scale)
+    return eqx.tree_at(lambda network: network.base, network, base)
+
+
+def refuse_condition(network: Any, condition: Array | None) -> None:
+    """Refuse a condition, which the network would ignore."""
+    if condition is not None:
+        raise ValueError(f"{type(network).__name__} takes no condition; leave it out.")
 
 
 def _as_jax(x: np.ndarray) -> Array:

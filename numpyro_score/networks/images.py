@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from numpyro_score._checks import as_shape, check_int
 from numpyro_score._typing import Array, Shape
-from numpyro_score.networks.base import GaussianBase
+from numpyro_score.networks.base import GaussianBase, fit_event_base
 
 _GROUP_CHANNELS = 8
 
@@ -58,15 +58,7 @@ class _ImageNetwork(eqx.Module):
         :param noise_scale: standard deviation of the noise that the objective adds.
         :param condition: None; these networks take none.
         """
-        if condition is not None:
-            raise ValueError(f"{type(self).__name__} takes no condition; leave it out.")
-        if jnp.shape(data)[1:] != self.image_shape:
-            raise ValueError(
-                f"data must have the shape (n, {', '.join(map(str, self.image_shape))}), got "
-                f"{jnp.shape(data)}."
-            )
-        base = GaussianBase.fit(data.reshape(len(data), -1), noise_scale)
-        return eqx.tree_at(lambda network: network.base, self, base)
+        return fit_event_base(self, self.image_shape, data, noise_scale, condition)
 
     def _channels(self, x: Array) -> Array:
         """Return the first features of an image, shape ``(width, rows, columns)``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Self
 
 import equinox as eqx
 import jax
@@ -12,18 +11,15 @@ import jax.numpy as jnp
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, Shape
+from numpyro_score.networks._vector import VectorNetwork
 from numpyro_score.networks.base import GaussianBase, Standardization
 
 
-class _GaussianMLP(eqx.Module):
-    """What the energy and the score network share: inputs, hidden layers, base."""
+class _GaussianMLP(VectorNetwork):
+    """What the energy and the score network share: hidden layers and a head."""
 
-    base: GaussianBase
-    condition_standardization: Standardization | None
     layers: tuple[eqx.nn.Linear, ...]
     head: Array
-    in_size: int = eqx.field(static=True)
-    condition_size: int = eqx.field(static=True)
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
     def __init__(
@@ -64,45 +60,11 @@ class _GaussianMLP(eqx.Module):
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Evaluate the network at one event."""
 
-    def fit_base(
-        self, data: Array, noise_scale: float = 0.0, condition: Array | None = None
-    ) -> Self:
-        """Return a copy whose Gaussian base and standardization are those of the data.
-
-        :param data: finite array of shape ``(n, in_size)``.
-        :param noise_scale: standard deviation of the noise that the objective adds, in units of
-            the data; its variance is added to the covariance of the base.
-        :param condition: array of shape ``(n, condition_size)`` for a conditional network. The
-            base does not depend on it.
-        :return: the network with a new base; the weights are shared.
-        :raises ValueError: wrong shapes, or columns that are constant or linearly dependent.
-        """
-        _check_rows(data, self.in_size, "data")
-        based = eqx.tree_at(lambda n: n.base, self, GaussianBase.fit(data, noise_scale))
-        if condition is None and self.condition_size == 0:
-            return based
-        if condition is None or self.condition_size == 0:
-            raise ValueError(_condition_error(self, condition))
-        _check_rows(condition, self.condition_size, "condition")
-        standardization = Standardization.fit(condition, "condition")
-        return eqx.tree_at(lambda n: n.condition_standardization, based, standardization)
-
     def _input(self, x: Array, condition: Array | None) -> Array:
-        if jnp.shape(x) != (self.in_size,):
-            raise ValueError(
-                f"{type(self).__name__} takes one event of shape ({self.in_size},), got "
-                f"{jnp.shape(x)}; evaluate a batch with jax.vmap(network)(x)."
-            )
+        self._check_event(x)
         standard = self.base.standardization(x)
-        if self.condition_standardization is None and condition is None:
-            return standard
-        if (
-            condition is None
-            or self.condition_standardization is None
-            or jnp.shape(condition) != (self.condition_size,)
-        ):
-            raise ValueError(_condition_error(self, condition))
-        return jnp.concatenate([standard, self.condition_standardization(condition)])
+        given = self._standard_condition(condition)
+        return standard if given is None else jnp.concatenate([standard, given])
 
 
 class EnergyMLP(_GaussianMLP):
@@ -179,24 +141,3 @@ class ScoreMLP(_GaussianMLP):
         for layer in self.layers[:-1]:
             hidden = self.activation(layer(hidden))
         return self.base.score(x) + self.head @ jnp.tanh(self.layers[-1](hidden))
-
-
-def _check_rows(rows: Array, size: int, name: str) -> None:
-    if jnp.ndim(rows) != 2 or jnp.shape(rows)[1] != size:
-        raise ValueError(
-            f"{name} must have the shape (n, {size}), one row per example; got {jnp.shape(rows)}."
-        )
-
-
-def _condition_error(network: _GaussianMLP, condition: Array | None) -> str:
-    name = type(network).__name__
-    got = "none" if condition is None else f"one of shape {jnp.shape(condition)}"
-    if network.condition_size == 0:
-        return (
-            f"this {name} takes no condition, got {got}; build it with condition_size=..., "
-            "or leave the condition out."
-        )
-    return (
-        f"this {name} takes a condition of shape ({network.condition_size},) per event, got "
-        f"{got}; evaluate a batch with jax.vmap(network)(x, condition)."
-    )

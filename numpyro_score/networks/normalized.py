@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from numpyro_score._typing import Array
 from numpyro_score.networks.adapters import as_network
 from numpyro_score.networks.base import GaussianBase
+from numpyro_score.networks.density import DensityNetwork
+from numpyro_score.networks.tilted import TiltedEnergy
 
 
 class NormalizedEnergy(eqx.Module):
@@ -43,6 +45,11 @@ class NormalizedEnergy(eqx.Module):
         """The Gaussian base of the energy, where it has one."""
         return getattr(self.energy, "base", None)
 
+    @property
+    def reference(self) -> DensityNetwork | None:
+        """The density that the energy tilts, where it does."""
+        return getattr(self.energy, "reference", None)
+
     def __call__(self, x: Array, *rest: Array) -> Array:
         """Return the energy of one event, shape ``()``."""
         return self.energy(x, *rest) + self.log_normalizer
@@ -52,13 +59,15 @@ class NormalizedEnergy(eqx.Module):
     ) -> Self:
         """Return a copy whose energy is fitted to the data, where it has a ``fit_base``.
 
-        The number c then starts at log Z of the Gaussian base.
+        The number c then starts at log Z of the Gaussian base; at a density network or a tilted one
+        it stays where it is.
         """
         if not hasattr(self.energy, "fit_base"):
             return self
         energy = self.energy.fit_base(data, noise_scale, condition)
         based = eqx.tree_at(lambda network: network.energy, self, energy)
         base = getattr(energy, "base", None)
-        if not isinstance(base, GaussianBase):
+        is_density = isinstance(energy, (DensityNetwork, TiltedEnergy))
+        if is_density or not isinstance(base, GaussianBase):
             return based
         return eqx.tree_at(lambda network: network.log_normalizer, based, base.log_normalizer)

@@ -6,6 +6,7 @@ from numpyro_score.objectives.diffusion import DiffusionScoreMatching
 from numpyro_score.objectives.energy_discrepancy import EnergyDiscrepancy
 from numpyro_score.objectives.explicit import ExplicitScoreMatching
 from numpyro_score.objectives.ladder import LadderScoreMatching
+from numpyro_score.objectives.maximum_likelihood import MaximumLikelihood
 from numpyro_score.objectives.noise_contrastive import NoiseContrastiveEstimation
 from numpyro_score.objectives.persistent import PersistentContrastiveDivergence
 from numpyro_score.objectives.sliced import SlicedScoreMatching
@@ -17,6 +18,7 @@ __all__ = [
     "EnergyDiscrepancy",
     "ExplicitScoreMatching",
     "LadderScoreMatching",
+    "MaximumLikelihood",
     "NoiseContrastiveEstimation",
     "PersistentContrastiveDivergence",
     "SlicedScoreMatching",

@@ -12,7 +12,12 @@ import numpyro.distributions as dist
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array
-from numpyro_score.networks import GaussianBase, NormalizedEnergy
+from numpyro_score.networks import (
+    DensityNetwork,
+    GaussianBase,
+    NormalizedEnergy,
+    TiltedEnergy,
+)
 from numpyro_score.objectives._base import batched_energy, map_rows
 
 
@@ -46,7 +51,8 @@ class NoiseContrastiveEstimation:
     Collins, Noise contrastive estimation and negative sampling for conditional models, EMNLP
     (2018), for the ranking loss.
 
-    :param noise: a NumPyro distribution of events like the data, with ``sample`` and ``log_prob``;
+    :param noise: a NumPyro distribution of events like the data, with ``sample`` and ``log_prob``
+        (of a learned density: :class:`~numpyro_score.distributions.DensityDistribution`);
         or, for conditions, a function of one condition that returns one.
     :param num_noise: draws :math:`\nu` of the noise per example.
     :param ranking: whether to take the second loss.
@@ -123,8 +129,11 @@ class NoiseContrastiveEstimation:
 
 def _check_constant(network: Any) -> None:
     """Refuse a network whose energy is 0 at the mean of its base, whatever its normalizer is."""
-    has_base = isinstance(getattr(network, "base", None), GaussianBase)
-    if has_base and not isinstance(network, NormalizedEnergy):
+    if isinstance(network, (NormalizedEnergy, DensityNetwork)):
+        return
+    energy = network.network if isinstance(network, TiltedEnergy) else network
+    has_base = isinstance(getattr(energy, "base", None), GaussianBase)
+    if has_base and not isinstance(energy, NormalizedEnergy):
         raise ValueError(
             "noise-contrastive estimation learns the normalizer with the energy, and a "
             f"{type(network).__name__} has no free constant for it: give NormalizedEnergy(network)"

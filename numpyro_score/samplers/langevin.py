@@ -120,9 +120,10 @@ def tune_step_size(
 class Langevin:
     """Sampler that lets a learned distribution draw by a short Langevin run.
 
-    Each draw is an own chain that starts at the Gaussian base of the network where it has one
-    (else at a standard normal in the unconstrained space of the support), in coordinates in
-    which that start is standard normal. The first half of its steps tunes its step size, tested,
+    Each draw is an own chain. It starts at a draw of the density that the network tilts (see
+    :class:`~numpyro_score.networks.TiltedEnergy`), else at the Gaussian base of the network where it
+    has one, else at a standard normal in the unconstrained space of the support; in coordinates in
+    which the Gaussian is standard. The first half of its steps tunes its step size, tested,
     so that a density narrower than the start is reached. A finite run remembers its start: the
     draws are those of the distribution only once ``num_steps`` is large enough, and modes that
     lie apart keep the share of starts that fell to them. Use MCMC for inference; use this for a
@@ -161,10 +162,18 @@ class Langevin:
         log_prob: Callable[[Array], Array],
         transform: Transform,
         event_shape: Shape,
+        start: Callable[[Array], Array] | None = None,
     ) -> Array:
-        """One draw of the density ``exp(log_prob)`` on the codomain of ``transform``."""
+        """One draw of the density ``exp(log_prob)`` on the codomain of ``transform``.
+
+        :param start: draws the event where the run starts, given a key; by default ``transform`` of
+            a standard normal.
+        """
         key_start, key_tune, key_run = jax.random.split(rng_key, 3)
-        start = jax.random.normal(key_start, transform.inverse_shape(event_shape))
+        if start is None:
+            first = jax.random.normal(key_start, transform.inverse_shape(event_shape))
+        else:
+            first = transform.inv(start(key_start))
 
         def logdensity_fn(v: Array) -> Array:
             x = transform(v)
@@ -175,7 +184,7 @@ class Langevin:
         tuned, step_size = tune_step_size(
             key_tune,
             logdensity_fn,
-            start,
+            first,
             step_size=self.step_size,
             num_steps=num_tuning,
             target_accept_prob=0.574 if self.metropolis else 0.95,

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from numpyro_score import objectives
-from numpyro_score.networks import NormalizedEnergy
+from numpyro_score.networks import DensityNetwork, NormalizedEnergy, as_network
 from numpyro_score.sde import VE, VP
 
 
@@ -15,20 +16,37 @@ def standard_normal(shape):
     return dist.Normal(jnp.zeros(shape), 1.0).to_event(len(shape))
 
 
+class Claimed(DensityNetwork):
+    """An energy that says it is normalized, whether or not it is."""
+
+    energy: eqx.Module
+
+    def __call__(self, x, *condition):
+        return self.energy(x, *condition)
+
+    def sample(self, rng_key, sample_shape=(), condition=None):
+        raise NotImplementedError
+
+
 class Case(NamedTuple):
     """An objective for events of a shape.
 
     ``scores``: whether it takes scores as well as energies. ``levels``: whether its network is
-    asked for a noise level. ``constant``: whether its energy needs one.
+    asked for a noise level. ``constant``: whether its energy needs one. ``density``: whether it takes
+    normalized densities only. ``random``: whether the key matters.
     """
 
     make: Callable[[tuple[int, ...]], Any]
     scores: bool = True
     levels: bool = False
     constant: bool = False
+    density: bool = False
+    random: bool = True
 
     def network(self, network):
         """Return a network that ignores the level, if it is told one, or has a constant."""
+        if self.density:
+            return Claimed(as_network(network))
         if self.constant:
             return NormalizedEnergy(network)
         return (lambda x, level, *c: network(x, *c)) if self.levels else network
@@ -44,7 +62,7 @@ CASES = {
     "diffusion likelihood": Case(
         lambda shape: objectives.DiffusionScoreMatching(VP(), "likelihood"), levels=True
     ),
-    "esm": Case(lambda shape: objectives.ExplicitScoreMatching()),
+    "esm": Case(lambda shape: objectives.ExplicitScoreMatching(), random=False),
     "esm rademacher": Case(lambda shape: objectives.ExplicitScoreMatching(2)),
     "esm normal": Case(lambda shape: objectives.ExplicitScoreMatching(2, "normal")),
     "esm sphere": Case(lambda shape: objectives.ExplicitScoreMatching(2, "sphere")),
@@ -58,6 +76,12 @@ CASES = {
     "nce ranking": Case(
         lambda shape: objectives.NoiseContrastiveEstimation(standard_normal(shape), 3, True),
         scores=False,
+    ),
+    "ml": Case(
+        lambda shape: objectives.MaximumLikelihood(), scores=False, density=True, random=False
+    ),
+    "ml blurred": Case(
+        lambda shape: objectives.MaximumLikelihood(0.3), scores=False, density=True
     ),
     "cd": Case(lambda shape: objectives.ContrastiveDivergence(0.01, 2), scores=False),
     "cd untested": Case(

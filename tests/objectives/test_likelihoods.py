@@ -6,12 +6,17 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from numpyro_score.distributions import DensityDistribution
+from numpyro_score.networks import FlowDensity, from_distribution
 from numpyro_score.objectives import (
     ContrastiveDivergence,
     EnergyDiscrepancy,
+    MaximumLikelihood,
     NoiseContrastiveEstimation,
     PersistentContrastiveDivergence,
 )
+
+from tests.networks.densities import shaken
 
 from .gaussian import (
     DIM,
@@ -252,3 +257,42 @@ def test_restarts_are_at_the_data():
     _, after = objective.update(lambda x: 0.0 * x[0], jnp.ones((500, 1)), KEY, memory)
     restarted = np.round(np.asarray(after.positions)).mean()
     assert abs(restarted - 0.5) < 0.1
+
+
+# -- maximum likelihood ----------------------------------------------------------------------------
+
+
+def ml_gradients(noise_scale, blur):
+    """Gradients in mean and scales, at the normal of the data blurred by ``blur``."""
+    factor = jnp.asarray(np.linalg.cholesky(FACTOR @ FACTOR.T + blur**2 * np.eye(DIM)))
+
+    def build(p):
+        return dist.MultivariateNormal(MEAN + p[:DIM], scale_tril=jnp.exp(p[DIM:]) * factor)
+
+    x, objective = rows(jax.random.key(0)), MaximumLikelihood(noise_scale)
+    at = jnp.zeros(2 * DIM)
+    gradient = jax.jacfwd(lambda p: objective(from_distribution(build, p), x, KEY))
+    return np.abs(standard_errors(jax.jit(gradient)(at))).max()
+
+
+def test_maximum_likelihood_is_stationary_at_the_density_of_the_blurred_data():
+    assert ml_gradients(0.0, 0.0) < STANDARD_ERRORS
+    assert ml_gradients(0.5, 0.5) < STANDARD_ERRORS
+    assert ml_gradients(0.5, 0.0) > 10
+
+
+def test_nce_is_stationary_with_a_learned_noise():
+    network = FlowDensity(DIM, num_layers=2, width=8, depth=1, key=KEY).fit_base(rows(KEY, 500))
+    noise = DensityDistribution(shaken(network, 0.2), (DIM,))
+    assert_stationary(NoiseContrastiveEstimation(noise), num_rows=5_000)
+
+
+def test_nce_takes_a_learned_noise_of_the_condition():
+    network = from_distribution(lambda p, c: dist.Normal(c, p).to_event(1), jnp.ones(2))
+    objective = NoiseContrastiveEstimation(
+        lambda c: DensityDistribution(network, (2,), condition=c), 2
+    )
+    condition = jnp.array([[0.0, 1.0], [5.0, -5.0]])
+    losses = objective(network, condition + 0.1, KEY, condition)
+    # Where density and noise are one, an example is told by its number alone.
+    np.testing.assert_allclose(losses, -np.log(1 / 3) - 2 * np.log(2 / 3), rtol=1e-5)

@@ -12,6 +12,7 @@ from numpyro_score.objectives import (
     EnergyDiscrepancy,
     ExplicitScoreMatching,
     LadderScoreMatching,
+    MaximumLikelihood,
     NoiseContrastiveEstimation,
     PersistentContrastiveDivergence,
     SlicedScoreMatching,
@@ -31,6 +32,8 @@ NORMAL = dist.Normal(jnp.zeros(3), 1.0)
         (lambda: LadderScoreMatching(()), "at least one noise level"),
         (lambda: LadderScoreMatching((1.0, -1.0)), "every one of noise_scales must be a finite"),
         (lambda: DiffusionScoreMatching(VE(), "variance"), "weighting must be 'noise' or"),
+        (lambda: MaximumLikelihood(-1.0), "noise_scale other than 0 must be a finite number"),
+        (lambda: MaximumLikelihood(True), "noise_scale other than 0 must be a finite number"),
         (lambda: NoiseContrastiveEstimation(NORMAL, 0), "num_noise must be an integer"),
         (lambda: ContrastiveDivergence(0.0), "step_size must be a finite number above 0"),
         (lambda: ContrastiveDivergence(0.1, 0), "num_steps must be an integer of at least 1"),
@@ -91,3 +94,10 @@ def test_nce_needs_a_constant_unless_it_ranks():
 def test_noise_and_starts_of_another_shape(objective, message):
     with pytest.raises(ValueError, match=message):
         objective(energy, jnp.zeros((4, 3)), jax.random.key(0))
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, NormalizedEnergy])
+def test_maximum_likelihood_of_an_energy_whose_normalizer_is_unknown(wrap):
+    network, batch = wrap(EnergyMLP(3, width=4, key=jax.random.key(0))), jnp.zeros((4, 3))
+    with pytest.raises(ValueError, match=r"normalizer Z of a \w+ is unknown.*or learn this energy by"):
+        MaximumLikelihood()(network, batch, jax.random.key(0))

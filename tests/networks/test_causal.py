@@ -1,0 +1,146 @@
+"""The autoregressive density of images: who sees whom, and that draws are those of the density."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.special import ndtr
+
+from numpyro_score.networks import CausalConvDensity, causal
+from numpyro_score.objectives import MaximumLikelihood
+from numpyro_score.training import fit
+from tests.objectives.gaussian import standard_errors
+
+from .densities import KEY, STANDARD_ERRORS, integral, shaken
+
+
+def small(shape, **options):
+    settings = {"width": 4, "depth": 2, "num_components": 2} | options
+    return shaken(CausalConvDensity(shape, **settings, key=KEY))
+
+
+def sees(network, shape):
+    """Whether the mixture of pixel i depends on pixel j, shape (pixels, pixels)."""
+    num = shape[-2] * shape[-1]
+    z = jax.random.normal(KEY, (shape[0] if len(shape) == 3 else 1, *shape[-2:]))
+    jacobian = jax.jit(jax.jacrev(network._mixture))(z)
+    return sum(
+        (leaf != 0).reshape(-1, num, len(z), num).any((0, 2)) for leaf in jax.tree.leaves(jacobian)
+    ).astype(bool)
+
+
+BEFORE = np.tri(12, k=-1, dtype=bool)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 4, 3)])
+def test_a_pixel_sees_all_that_are_before_it_and_none_else(shape):
+    np.testing.assert_array_equal(sees(small(shape), shape), BEFORE)
+
+
+def see_themselves(monkeypatch):
+    """What is planted: the mask of later layers in the first (B in place of A)."""
+    monkeypatch.setattr(causal, "_shift_right", lambda x: x)
+
+
+def test_a_pixel_that_sees_itself_is_found(monkeypatch):
+    see_themselves(monkeypatch)
+    assert sees(small((3, 4)), (3, 4)).diagonal().any()
+
+
+def test_a_blind_spot_is_found():
+    network = small((3, 4))
+    blocks = tuple(eqx.tree_at(lambda b: b.aside, b, None) for b in network.left)
+    blind = sees(eqx.tree_at(lambda n: n.left, network, blocks), (3, 4))
+    assert (blind <= BEFORE).all()
+    assert (blind != BEFORE).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1)])
+def test_two_pixels_integrate_to_one(shape):
+    data = 3.0 + 2.0 * jax.random.normal(KEY, (200, *shape))
+    total = integral(small(shape).fit_base(data), shape, 3.0, 2.0)
+    assert abs(total - 1) < 0.003
+
+
+def test_pixels_that_see_themselves_do_not(monkeypatch):
+    see_themselves(monkeypatch)
+    assert abs(integral(small((1, 2)), (1, 2), 0.0, 1.0) - 1) > 0.03
+
+
+def pit_errors(shape=(2, 3)):
+    """Errors of the moments of what must be uniform and independent: each pixel's own cdf."""
+    network = small(shape, num_components=3)
+    data = 3.0 + 2.0 * jax.random.normal(KEY, (200, *shape))
+    network = network.fit_base(data)
+    x = jax.jit(lambda key: network.sample(key, (4_000,)))(KEY)
+
+    def cdf(x):
+        z = network.base.standardization(x.ravel()).reshape(1, *shape)
+        mixture = network._mixture(z)
+        below = ndtr((z - mixture.mean) * jnp.exp(-mixture.log_scale))[:, 0]
+        return jnp.sum(jax.nn.softmax(mixture.logits, 0) * below, 0)
+
+    u = np.asarray(jax.jit(jax.vmap(cdf))(x), float).reshape(len(x), -1) - 0.5
+    pairs = u[:, :, None] * u[:, None] - np.eye(u.shape[1]) / 12
+    columns = np.concatenate([u, pairs.reshape(len(u), -1)], 1)
+    return np.abs(standard_errors(columns)).max()
+
+
+def test_each_pixel_is_drawn_from_its_mixture():
+    assert pit_errors() < STANDARD_ERRORS
+
+
+def test_draws_of_pixels_that_see_themselves_are_not(monkeypatch):
+    see_themselves(monkeypatch)
+    assert pit_errors() > STANDARD_ERRORS
+
+
+def test_untrained_pixels_are_independent_with_the_moments_of_the_data():
+    data = 3.0 + 2.0 * jax.random.normal(KEY, (500, 2, 2))
+    network = CausalConvDensity((2, 2), width=4, depth=1, key=KEY).fit_base(data)
+    draws = network.sample(KEY, (4_000,))
+    z = (draws - data.mean(0)) / data.std(0)
+    assert np.abs(standard_errors(z.reshape(4_000, -1))).max() < STANDARD_ERRORS
+    assert np.abs(standard_errors((z**2 - 1).reshape(4_000, -1))).max() < STANDARD_ERRORS
+
+
+def test_it_learns_what_pixels_say_about_each_other():
+    """A Gaussian field with correlations in both directions: its entropy is known."""
+    distance = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
+    covariance = np.kron(0.8**distance, 0.6**distance)
+    noise = np.random.default_rng(0).normal(size=(5_000, 9))
+    x = jnp.asarray(noise @ np.linalg.cholesky(covariance).T, float).reshape(-1, 3, 3)
+    network = CausalConvDensity((3, 3), width=8, depth=1, num_components=1, key=KEY)
+    result = fit(
+        KEY,
+        network,
+        x[:4_000],
+        MaximumLikelihood(),
+        num_steps=300,
+        batch_size=128,
+        learning_rate=1e-2,
+        validation_fraction=0.0,
+        progress_bar=False,
+    )
+    log_det = np.linalg.slogdet(covariance)[1]
+    log_p = -0.5 * (noise[4_000:] ** 2).sum(1) - 4.5 * np.log(2 * np.pi) - 0.5 * log_det
+    excess = log_p + np.asarray(jax.vmap(result.network)(x[4_000:]))
+    assert -0.5 * log_det > 2.5  # what independent pixels miss
+    assert -5 * excess.std() / np.sqrt(1_000) < excess.mean() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CausalConvDensity((8,), key=KEY), r"image_shape must be \(rows, columns\) or"),
+        (lambda: CausalConvDensity((2, 2), depth=0, key=KEY), "depth must be an integer of at"),
+        (lambda: small((2, 2))(jnp.zeros(4)), "takes one image of shape"),
+        (lambda: small((2, 2))(jnp.zeros((2, 2)), jnp.zeros(1)), "takes no condition"),
+        (lambda: small((2, 2)).sample(KEY, (), jnp.zeros(1)), "takes no condition"),
+        (lambda: small((2, 2)).fit_base(jnp.zeros((5, 4))), "data must have the shape"),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
