@@ -135,9 +135,7 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     ),
     "density_conditional": DistributionCase(
         lambda **k: DensityDistribution(
-            networks.from_distribution(
-                lambda p, c: dist.Normal(c, p).to_event(1), jnp.ones(2)
-            ),
+            networks.from_distribution(lambda p, c: dist.Normal(c, p).to_event(1), jnp.ones(2)),
             (2,),
             condition=jnp.arange(6.0).reshape(3, 2),
             **k,

@@ -85,7 +85,7 @@ class DensityDistribution(EnergyDistribution):
         :raises ValueError: always; the message says what to do with a bound.
         """
         raise ValueError(
-            "a DensityDistribution is normalized by construction. To normalize a bound itself, take "
+            "a DensityDistribution is normalized by construction. To normalize a bound, take "
             "EnergyDistribution(network, event_shape, log_normalizer=...)."
         )
 

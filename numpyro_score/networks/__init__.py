@@ -8,6 +8,7 @@ from numpyro_score.networks.flow import FlowDensity
 from numpyro_score.networks.from_denoiser import DenoiserEnergy, InnerProductEnergy
 from numpyro_score.networks.from_distribution import from_distribution, from_flowjax
 from numpyro_score.networks.images import ConvEnergy, UNet
+from numpyro_score.networks.log_normalizer import LogNormalizerMLP
 from numpyro_score.networks.mlp import EnergyMLP, ScoreMLP
 from numpyro_score.networks.normalized import NormalizedEnergy
 from numpyro_score.networks.score import as_score, energy_fn, score_fn
@@ -23,6 +24,7 @@ __all__ = [
     "FlowDensity",
     "GaussianBase",
     "InnerProductEnergy",
+    "LogNormalizerMLP",
     "NormalizedEnergy",
     "ScoreMLP",
     "TiltedEnergy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import equinox as eqx
@@ -12,12 +13,13 @@ from numpyro_score.networks.base import GaussianBase, Standardization
 
 
 class VectorNetwork(eqx.Module):
-    """A network of events of shape ``(in_size,)``, and conditions if ``condition_size`` is not 0."""
+    """A network of events of shape ``(in_size,)``, and conditions unless ``condition_size`` is 0."""
 
     base: GaussianBase
     condition_standardization: Standardization | None
     in_size: int = eqx.field(static=True)
     condition_size: int = eqx.field(static=True)
+    columns: tuple[str, ...] | None = eqx.field(static=True)
 
     def fit_base(
         self, data: Array, noise_scale: float = 0.0, condition: Array | None = None
@@ -33,7 +35,8 @@ class VectorNetwork(eqx.Module):
         :raises ValueError: wrong shapes, or columns that are constant or linearly dependent.
         """
         _check_rows(data, self.in_size, "data")
-        based = eqx.tree_at(lambda n: n.base, self, GaussianBase.fit(data, noise_scale))
+        base = GaussianBase.fit(data, noise_scale, self.columns)
+        based = eqx.tree_at(lambda n: n.base, self, base)
         if condition is None and self.condition_size == 0:
             return based
         if condition is None or self.condition_size == 0:
@@ -59,6 +62,22 @@ class VectorNetwork(eqx.Module):
         ):
             raise ValueError(_condition_error(self, condition))
         return self.condition_standardization(condition)
+
+
+def check_columns(columns: Sequence[str] | None, size: int) -> tuple[str, ...] | None:
+    """Return names of columns as a tuple, or None where there are none.
+
+    :raises TypeError: not a list of names.
+    :raises ValueError: not ``size`` different ones.
+    """
+    if columns is None:
+        return None
+    names = tuple(columns)
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"columns must be a list of names, got {columns!r}.")
+    if len(names) != size or len(set(names)) != size:
+        raise ValueError(f"columns must be {size} different names, got {list(names)}.")
+    return names
 
 
 def _check_rows(rows: Array, size: int, name: str) -> None:

@@ -148,9 +148,7 @@ class CausalConvDensity(DensityNetwork):
         self.inlets = tuple(
             _conv(channels + 1, width, reach, next(keys)) for reach in (_ABOVE, _ROW, _COLUMN)
         )
-        self.above = tuple(
-            _Block(width, _ABOVE, next(keys), has_aside=False) for _ in range(depth)
-        )
+        self.above = tuple(_Block(width, _ABOVE, next(keys), has_aside=False) for _ in range(depth))
         self.left = tuple(_Block(width, _LEFT, next(keys), has_aside=True) for _ in range(depth))
         head = _conv(width, num_components * (1 + 2 * channels), _HERE, next(keys))
         self.head = eqx.tree_at(
@@ -162,7 +160,7 @@ class CausalConvDensity(DensityNetwork):
     def fit_base(
         self, data: Array, noise_scale: float = 0.0, condition: Array | None = None
     ) -> Self:
-        """Return a copy whose pixels are standardized by the images; see ``ConvEnergy.fit_base``."""
+        """Return a copy that is standardized by the images; see ``ConvEnergy.fit_base``."""
         return fit_event_base(self, self.image_shape, data, noise_scale, condition)
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:

@@ -20,7 +20,8 @@ class DensityNetwork(eqx.Module):
     and :class:`TiltedEnergy` takes it as its base.
 
     A class of your own defines ``__call__`` and :meth:`sample`. That its energy is normalized is
-    its promise; ``estimate_log_normalizer(EnergyDistribution(network, event_shape), key)`` checks it.
+    its promise, which ``estimate_log_normalizer(EnergyDistribution(network, event_shape), key)``
+    checks.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_score.networks import DensityNetwork

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpyro.nn import AutoregressiveNN
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree, Shape
-from numpyro_score.networks._vector import VectorNetwork
+from numpyro_score.networks._vector import VectorNetwork, check_columns
 from numpyro_score.networks.base import GaussianBase, Standardization
 from numpyro_score.networks.density import DensityNetwork
 
@@ -47,6 +47,7 @@ class FlowDensity(DensityNetwork, VectorNetwork):
     :param width: size of the hidden layers, at least ``in_size + condition_size``.
     :param depth: number of hidden layers of each masked network.
     :param condition_size: length of the condition; 0 for none.
+    :param columns: names of the entries, for messages about the data.
     :param key: random key for the weights.
     :raises ValueError: a size out of its range.
 
@@ -74,6 +75,7 @@ class FlowDensity(DensityNetwork, VectorNetwork):
         width: int = 64,
         depth: int = 2,
         condition_size: int = 0,
+        columns: Sequence[str] | None = None,
         key: Array,
     ) -> None:
         check_int(in_size, "in_size", 1)
@@ -88,6 +90,7 @@ class FlowDensity(DensityNetwork, VectorNetwork):
         )
         self.in_size = in_size
         self.condition_size = condition_size
+        self.columns = check_columns(columns, in_size)
         self.width = width
         self.depth = depth
         keys = jax.random.split(key, num_layers)
@@ -145,5 +148,8 @@ def _masked_network(
     # It makes its masks here, which must be no tracers if they are to be kept.
     with jax.ensure_compile_time_eval():
         return AutoregressiveNN(
-            len(order), [width] * depth, permutation=order, nonlinearity=stax.elementwise(jax.nn.silu)
+            len(order),
+            [width] * depth,
+            permutation=order,
+            nonlinearity=stax.elementwise(jax.nn.silu),
         )

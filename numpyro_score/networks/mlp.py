@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, Shape
-from numpyro_score.networks._vector import VectorNetwork
+from numpyro_score.networks._layers import hidden_layers
+from numpyro_score.networks._vector import VectorNetwork, check_columns
 from numpyro_score.networks.base import GaussianBase, Standardization
 
 
@@ -21,6 +22,7 @@ class _GaussianMLP(VectorNetwork):
     layers: tuple[eqx.nn.Linear, ...]
     head: Array
     activation: Callable[[Array], Array] = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -30,26 +32,23 @@ class _GaussianMLP(VectorNetwork):
         depth: int = 2,
         condition_size: int = 0,
         activation: Callable[[Array], Array] = jax.nn.silu,
+        residual: bool = False,
+        columns: Sequence[str] | None = None,
         key: Array,
     ):
         check_int(in_size, "in_size", 1)
-        check_int(width, "width", 1)
-        check_int(depth, "depth", 1)
         check_int(condition_size, "condition_size", 0)
-        sizes = [in_size + condition_size] + [width] * depth
-        keys = jax.random.split(key, depth)
         self.base = GaussianBase.standard(in_size)
         self.condition_standardization = (
             Standardization.identity(condition_size) if condition_size else None
         )
-        self.layers = tuple(
-            eqx.nn.Linear(fan_in, fan_out, key=k)
-            for fan_in, fan_out, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
-        )
+        self.layers = hidden_layers(in_size + condition_size, width, depth, key)
         self.head = jnp.zeros((*self._out_shape(in_size), width))
         self.in_size = in_size
         self.condition_size = condition_size
         self.activation = activation
+        self.residual = residual
+        self.columns = check_columns(columns, in_size)
 
     @staticmethod
     @abstractmethod
@@ -59,6 +58,12 @@ class _GaussianMLP(VectorNetwork):
     @abstractmethod
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Evaluate the network at one event."""
+
+    def _hidden(self, hidden: Array, layers: tuple[eqx.nn.Linear, ...]) -> Array:
+        for i, layer in enumerate(layers):
+            new = self.activation(layer(hidden))
+            hidden = hidden + new if self.residual and i > 0 else new
+        return hidden
 
     def _input(self, x: Array, condition: Array | None) -> Array:
         self._check_event(x)
@@ -82,6 +87,9 @@ class EnergyMLP(_GaussianMLP):
     :param depth: number of hidden layers.
     :param condition_size: length of the condition c of an energy f(x, c); 0 for none.
     :param activation: elementwise function without arrays of its own.
+    :param residual: whether each hidden layer but the first adds to the one before, which deep
+        networks learn better with (He et al., 2016).
+    :param columns: names of the entries, for messages about the data.
     :param key: random key for the weights.
 
     Called with ``x`` of shape ``(in_size,)``, and a condition of shape ``(condition_size,)`` if
@@ -100,9 +108,7 @@ class EnergyMLP(_GaussianMLP):
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Return the energy of one event, shape ``()``."""
-        hidden = self._input(x, condition)
-        for layer in self.layers:
-            hidden = self.activation(layer(hidden))
+        hidden = self._hidden(self._input(x, condition), self.layers)
         return self.base.energy(x) + self.head @ hidden
 
 
@@ -119,6 +125,8 @@ class ScoreMLP(_GaussianMLP):
     :param depth: number of hidden layers.
     :param condition_size: length of the condition c of a score s(x, c); 0 for none.
     :param activation: elementwise function of the hidden layers but the last.
+    :param residual: whether each hidden layer but the first and the last adds to the one before.
+    :param columns: names of the entries, for messages about the data.
     :param key: random key for the weights.
 
     Called with ``x`` of shape ``(in_size,)``, and a condition of shape ``(condition_size,)`` if
@@ -137,7 +145,5 @@ class ScoreMLP(_GaussianMLP):
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Return the score at one event, shape ``(in_size,)``."""
-        hidden = self._input(x, condition)
-        for layer in self.layers[:-1]:
-            hidden = self.activation(layer(hidden))
+        hidden = self._hidden(self._input(x, condition), self.layers[:-1])
         return self.base.score(x) + self.head @ jnp.tanh(self.layers[-1](hidden))

@@ -17,9 +17,7 @@ def shaken(network, scale=0.3):
     params, rest = eqx.partition(network, trainable(network))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(7), len(leaves))
-    leaves = [
-        x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)
-    ]
+    leaves = [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
     return eqx.combine(jax.tree.unflatten(structure, leaves), rest)
 
 

@@ -23,7 +23,9 @@ from numpyro_score.training import fit
 
 from .densities import KEY, STANDARD_ERRORS, integral, shaken, stein_errors
 
-DATA = jnp.array([3.0, -1.0]) + jax.random.normal(KEY, (500, 2)) @ jnp.array([[2.0, 1.0], [0.0, 0.7]])
+DATA = jnp.array([3.0, -1.0]) + jax.random.normal(KEY, (500, 2)) @ jnp.array(
+    [[2.0, 1.0], [0.0, 0.7]]
+)
 
 
 def normal(params, *condition):
@@ -35,9 +37,7 @@ PARAMS = {"loc": np.array([3.0, -1.0]), "log_scale": jnp.array([0.7, 0.2])}
 
 
 def flow(condition_size=0):
-    network = FlowDensity(
-        2, num_layers=3, width=8, depth=1, condition_size=condition_size, key=KEY
-    )
+    network = FlowDensity(2, num_layers=3, width=8, depth=1, condition_size=condition_size, key=KEY)
     condition = jax.random.normal(KEY, (500, condition_size)) if condition_size else None
     return shaken(network.fit_base(DATA, condition=condition))
 
@@ -122,9 +122,7 @@ def test_an_untrained_flow_is_its_gaussian():
 
 def test_the_score_of_a_flow_is_the_gradient_where_scales_are_large():
     """NumPyro's own cut of the log scale passes a gradient that is not that of the density."""
-    network = eqx.tree_at(
-        lambda n: n.layers[0][-1][1], flow(), jnp.array([0.0, 0.0, 6.0, 6.0])
-    )
+    network = eqx.tree_at(lambda n: n.layers[0][-1][1], flow(), jnp.array([0.0, 0.0, 6.0, 6.0]))
     x = jnp.array([3.1, -1.2])
     step = 1e-2 * jnp.eye(2)
     numeric = jnp.array([(network(x + e) - network(x - e)) / 2e-2 for e in step])

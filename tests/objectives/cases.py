@@ -80,9 +80,7 @@ CASES = {
     "ml": Case(
         lambda shape: objectives.MaximumLikelihood(), scores=False, density=True, random=False
     ),
-    "ml blurred": Case(
-        lambda shape: objectives.MaximumLikelihood(0.3), scores=False, density=True
-    ),
+    "ml blurred": Case(lambda shape: objectives.MaximumLikelihood(0.3), scores=False, density=True),
     "cd": Case(lambda shape: objectives.ContrastiveDivergence(0.01, 2), scores=False),
     "cd untested": Case(
         lambda shape: objectives.ContrastiveDivergence(0.01, 2, metropolis=False), scores=False

@@ -15,7 +15,6 @@ from numpyro_score.objectives import (
     NoiseContrastiveEstimation,
     PersistentContrastiveDivergence,
 )
-
 from tests.networks.densities import shaken
 
 from .gaussian import (
