@@ -13,7 +13,7 @@ from numpyro_score.networks.base import GaussianBase, Standardization
 
 
 class VectorNetwork(eqx.Module):
-    """A network of events of shape ``(in_size,)``, and conditions unless ``condition_size`` is 0."""
+    """A network of events of shape ``(in_size,)``; conditional if ``condition_size`` is not 0."""
 
     base: GaussianBase
     condition_standardization: Standardization | None

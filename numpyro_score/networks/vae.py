@@ -20,7 +20,7 @@ _LARGEST_LOG_SCALE = 5.0
 
 
 class VAE(DensityNetwork):
-    r"""A variational autoencoder: :math:`q(x) = \int N(z; 0, I)\, N(x; D(z), \mathrm{diag}(s^2))\, dz`.
+    r"""A variational autoencoder: :math:`q(x) = \int N(z; 0, I)\, N(x; D(z), s^2)\, dz`.
 
     The integral is known by the importance-weighted bound of the encoder
     :math:`e(z|x) = N(m(x), \mathrm{diag}(t(x)^2))`,
@@ -31,8 +31,8 @@ class VAE(DensityNetwork):
     which is nearer the larger K is. **The energy is minus this bound, not minus the log density**,
     with one noise :math:`z_k = m + t \varepsilon_k` that was drawn when the network was made, so
     that it is a function of x. Its exponential is an unbiased estimate of q(x): the energy lies
-    above -log q(x) on average over that noise, and may lie below it at some x. ``sample`` draws from
-    q itself. Training takes fresh noise.
+    above -log q(x) on average over that noise, and may lie below it at some x. ``sample`` draws
+    from q itself. Training takes fresh noise.
 
     Base and standardization come from :meth:`fit_base`. The scales s are learned, one per entry of
     an event, relative to those of the data.

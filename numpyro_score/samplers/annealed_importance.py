@@ -1,9 +1,9 @@
 """Annealed importance sampling: the normalizer of a density known up to one.
 
 Neal (2001), "Annealed importance sampling", Statistics and Computing 11. A particle that is drawn
-from a start q (a standard normal) passes through densities q^{1-β} p̃^β for β from 0 to 1, moved at each by
-steps that leave it invariant. The mean of its weights Π (p̃ / q)^{Δβ}, each taken before a move, is
-Z = ∫ p̃ without bias, however badly the moves mix; how badly shows in the variance.
+from a start q (a standard normal) passes through densities q^{1-β} p̃^β for β from 0 to 1, moved at
+each by steps that leave it invariant. The mean of its weights Π (p̃ / q)^{Δβ}, each taken before a
+move, is Z = ∫ p̃ without bias, however badly the moves mix; how badly shows in the variance.
 """
 
 from __future__ import annotations

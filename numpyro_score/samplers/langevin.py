@@ -121,9 +121,9 @@ class Langevin:
     """Sampler that lets a learned distribution draw by a short Langevin run.
 
     Each draw is an own chain. It starts at a draw of the density that the network tilts (see
-    :class:`~numpyro_score.networks.TiltedEnergy`), else at the Gaussian base of the network where it
-    has one, else at a standard normal in the unconstrained space of the support; in coordinates in
-    which the Gaussian is standard. The first half of its steps tunes its step size, tested,
+    :class:`~numpyro_score.networks.TiltedEnergy`), else at the Gaussian base of the network where
+    it has one, else at a standard normal in the unconstrained space of the support; in coordinates
+    in which the Gaussian is standard. The first half of its steps tunes its step size, tested,
     so that a density narrower than the start is reached. A finite run remembers its start: the
     draws are those of the distribution only once ``num_steps`` is large enough, and modes that
     lie apart keep the share of starts that fell to them. Use MCMC for inference; use this for a

@@ -113,7 +113,7 @@ def test_it_comes_back_from_a_file(tmp_path):
 
 
 def test_refusals():
-    with pytest.raises(TypeError, match="takes a density network .* got EnergyMLP"):
+    with pytest.raises(TypeError, match=r"takes a density network .* got EnergyMLP"):
         DensityDistribution(EnergyMLP(2, width=4, key=KEY), (2,))
     d = DensityDistribution(SHIFTED, (2,), condition=jnp.zeros(2))
     with pytest.raises(ValueError, match="normalized by construction"):

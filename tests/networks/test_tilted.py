@@ -198,7 +198,7 @@ def test_a_bound_is_no_start_of_annealing():
 
 
 def test_the_base_must_be_a_density():
-    with pytest.raises(TypeError, match="takes a density network .* got EnergyMLP"):
+    with pytest.raises(TypeError, match=r"takes a density network .* got EnergyMLP"):
         TiltedEnergy(EnergyMLP(2, width=4, key=KEY), pull)
     flow = FlowDensity(2, width=4, key=KEY)
     assert isinstance(TiltedEnergy(flow, pull).base, GaussianBase)

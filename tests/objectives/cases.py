@@ -32,8 +32,8 @@ class Case(NamedTuple):
     """An objective for events of a shape.
 
     ``scores``: whether it takes scores as well as energies. ``levels``: whether its network is
-    asked for a noise level. ``constant``: whether its energy needs one. ``density``: whether it takes
-    normalized densities only. ``random``: whether the key matters.
+    asked for a noise level. ``constant``: whether its energy needs one. ``density``: whether it
+    takes normalized densities only. ``random``: whether the key matters.
     """
 
     make: Callable[[tuple[int, ...]], Any]
