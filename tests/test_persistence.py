@@ -16,10 +16,18 @@ import numpyro_score
 from numpyro_score import LoadError, load, save
 from numpyro_score._array_file import read_file, write_file
 from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
-from numpyro_score.networks import EnergyMLP, NormalizedEnergy, ScoreMLP, as_score
+from numpyro_score.networks import (
+    AtNoise,
+    EnergyMLP,
+    NoiseEnergyMLP,
+    NormalizedEnergy,
+    ScoreMLP,
+    as_score,
+)
 from numpyro_score.objectives import DenoisingScoreMatching
 from numpyro_score.persistence import _FILE
 from numpyro_score.samplers import Langevin
+from numpyro_score.sde import VP, InTime
 from numpyro_score.training import fit
 
 KEY = jax.random.key(0)
@@ -42,6 +50,9 @@ NETWORKS = {
     "score": lambda: trained(ScoreMLP(3, width=8, depth=3, activation=jax.nn.gelu, key=KEY)),
     "normalized": lambda: NormalizedEnergy(trained(EnergyMLP(3, width=4, key=KEY)), 2.0),
     "score of an energy": lambda: as_score(trained(EnergyMLP(3, width=4, key=KEY))),
+    "in time": lambda: AtNoise(
+        InTime(trained(NoiseEnergyMLP(3, width=4, key=KEY)), VP(max_rate=5.0)), 0.4
+    ),
     "equinox": lambda: eqx.nn.MLP(
         3, "scalar", 8, 2, activation=jnp.tanh, final_activation=jax.nn.softplus, key=KEY
     ),

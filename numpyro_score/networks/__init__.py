@@ -10,12 +10,15 @@ from numpyro_score.networks.from_distribution import from_distribution, from_flo
 from numpyro_score.networks.images import ConvEnergy, UNet
 from numpyro_score.networks.log_normalizer import LogNormalizerMLP
 from numpyro_score.networks.mlp import EnergyMLP, ScoreMLP
+from numpyro_score.networks.noise_mlp import AtNoise, NoiseEnergyMLP, NoiseScoreMLP
+from numpyro_score.networks.noised_base import NoisedGaussian
 from numpyro_score.networks.normalized import NormalizedEnergy
 from numpyro_score.networks.score import as_score, energy_fn, score_fn
 from numpyro_score.networks.tilted import TiltedEnergy
 from numpyro_score.networks.vae import VAE
 
 __all__ = [
+    "AtNoise",
     "CausalConvDensity",
     "ConvEnergy",
     "DenoiserEnergy",
@@ -25,6 +28,9 @@ __all__ = [
     "GaussianBase",
     "InnerProductEnergy",
     "LogNormalizerMLP",
+    "NoiseEnergyMLP",
+    "NoiseScoreMLP",
+    "NoisedGaussian",
     "NormalizedEnergy",
     "ScoreMLP",
     "TiltedEnergy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from numpyro_score.networks.base import GaussianBase, Standardization
 class VectorNetwork(eqx.Module):
     """A network of events of shape ``(in_size,)``; conditional if ``condition_size`` is not 0."""
 
-    base: GaussianBase
+    base: eqx.AbstractVar[Any]
     condition_standardization: Standardization | None
     in_size: int = eqx.field(static=True)
     condition_size: int = eqx.field(static=True)
@@ -35,8 +35,7 @@ class VectorNetwork(eqx.Module):
         :raises ValueError: wrong shapes, or columns that are constant or linearly dependent.
         """
         _check_rows(data, self.in_size, "data")
-        base = GaussianBase.fit(data, noise_scale, self.columns)
-        based = eqx.tree_at(lambda n: n.base, self, base)
+        based = eqx.tree_at(lambda n: n.base, self, self._base_of(data, noise_scale))
         if condition is None and self.condition_size == 0:
             return based
         if condition is None or self.condition_size == 0:
@@ -44,6 +43,9 @@ class VectorNetwork(eqx.Module):
         _check_rows(condition, self.condition_size, "condition")
         standardization = Standardization.fit(condition, "condition")
         return eqx.tree_at(lambda n: n.condition_standardization, based, standardization)
+
+    def _base_of(self, data: Array, noise_scale: float) -> Any:
+        return GaussianBase.fit(data, noise_scale, self.columns)
 
     def _check_event(self, x: Array) -> None:
         if jnp.shape(x) != (self.in_size,):

@@ -19,6 +19,7 @@ from numpyro_score.networks.base import GaussianBase, Standardization
 class _GaussianMLP(VectorNetwork):
     """What the energy and the score network share: hidden layers and a head."""
 
+    base: GaussianBase
     layers: tuple[eqx.nn.Linear, ...]
     head: Array
     activation: Callable[[Array], Array] = eqx.field(static=True)

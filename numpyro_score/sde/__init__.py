@@ -1,8 +1,9 @@
 """Diffusions that turn data into noise: what noise there is at which time."""
 
 from numpyro_score.sde.base import SDE
+from numpyro_score.sde.in_time import InTime
 from numpyro_score.sde.sub_vp import SubVP
 from numpyro_score.sde.ve import VE
 from numpyro_score.sde.vp import VP, CosineVP
 
-__all__ = ["SDE", "VE", "VP", "CosineVP", "SubVP"]
+__all__ = ["SDE", "VE", "VP", "CosineVP", "InTime", "SubVP"]
