@@ -18,7 +18,9 @@ from numpyro_score.networks import (
     EnergyMLP,
     FlowDensity,
     GaussianBase,
+    InnerProductEnergy,
     NormalizedEnergy,
+    ScoreMLP,
     TiltedEnergy,
     from_distribution,
 )
@@ -110,8 +112,11 @@ def test_an_untrained_tilt_leaves_the_density_alone():
     data = jnp.asarray(MEAN, float) + jax.random.normal(KEY, (200, 2)) @ jnp.asarray(FACTOR.T)
     tilted = TiltedEnergy(gaussian(), EnergyMLP(2, width=4, key=KEY)).fit_base(data)
     np.testing.assert_allclose(tilted.network.base.mean, data.mean(0), rtol=1e-5)
-    energies = jax.jit(jax.vmap(tilted))(data), jax.vmap(gaussian())(data)
-    np.testing.assert_allclose(*energies, rtol=1e-4, atol=1e-3)
+    product = InnerProductEnergy(ScoreMLP(2, width=4, key=KEY))
+    exact = jax.vmap(gaussian())(data)
+    for untrained in (tilted, TiltedEnergy(gaussian(), product).fit_base(data)):
+        energies = jax.jit(jax.vmap(untrained))(data)
+        np.testing.assert_allclose(energies, exact, rtol=1e-4, atol=1e-3)
     d = EnergyDistribution(tilted, (2,))
     found = estimate_log_normalizer(d, KEY, num_particles=100, num_temperatures=3)
     assert abs(found.log_normalizer) < 1e-3
@@ -122,6 +127,18 @@ def test_an_untrained_tilt_leaves_the_density_alone():
     x = jnp.ones((4, 4))
     energies = (eqx.filter_jit(energy)(x) for energy in (image, image.reference))
     np.testing.assert_allclose(*energies, rtol=1e-5)
+
+
+def test_a_base_that_is_no_summand_stays():
+    class Own(eqx.Module):
+        base: GaussianBase
+
+        def __call__(self, x):
+            return jnp.sum(self.base.standardization(x) ** 4)
+
+    density, own = FlowDensity(2, width=4, key=KEY), Own(GaussianBase.standard(2))
+    x = jnp.array([0.5, -1.0])
+    np.testing.assert_allclose(TiltedEnergy(density, own)(x) - density(x), 1.0625, rtol=1e-4)
 
 
 def test_only_the_tilt_is_trained():
