@@ -111,7 +111,7 @@ def from_flowjax(distribution: Any) -> DensityNetwork:
         from flowjax.distributions import AbstractDistribution
         from paramax import NonTrainable
     except ImportError as error:
-        raise ImportError("from_flowjax needs FlowJAX: pip install flowjax") from error
+        raise ImportError("FlowJAX is needed: pip install 'numpyro_score[flowjax]'") from error
     if not isinstance(distribution, AbstractDistribution):
         raise TypeError(
             "from_flowjax takes a flowjax.distributions.AbstractDistribution, got "
