@@ -9,6 +9,7 @@ import equinox as eqx
 import numpyro.distributions as dist
 
 from numpyro_score._typing import Array, PyTree, Shape
+from numpyro_score.networks._frozen import Constants
 from numpyro_score.networks.adapters import _check_function, _to_jax
 from numpyro_score.networks.density import DensityNetwork
 
@@ -74,7 +75,13 @@ def from_distribution(build: Callable[..., dist.Distribution], params: PyTree) -
 class FlowJAXDensity(DensityNetwork):
     """A distribution of FlowJAX as a density network; made by :func:`from_flowjax`."""
 
-    distribution: Any
+    params: PyTree
+    rest: Constants
+
+    @property
+    def distribution(self) -> Any:
+        """The distribution of FlowJAX."""
+        return eqx.combine(self.params, self.rest.tree)
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Return -log q of one event, shape ``()``."""
@@ -102,11 +109,16 @@ def from_flowjax(distribution: Any) -> DensityNetwork:
     """
     try:
         from flowjax.distributions import AbstractDistribution
+        from paramax import NonTrainable
     except ImportError as error:
-        raise ImportError("from_flowjax needs FlowJAX: pip install flowjax") from error
+        raise ImportError("FlowJAX is needed: pip install 'numpyro_score[flowjax]'") from error
     if not isinstance(distribution, AbstractDistribution):
         raise TypeError(
             "from_flowjax takes a flowjax.distributions.AbstractDistribution, got "
             f"{type(distribution).__name__}; for one of NumPyro see from_distribution."
         )
-    return FlowJAXDensity(distribution)
+    # Gradients stop at what is not trainable of its own accord; weight decay would not.
+    params, rest = eqx.partition(
+        distribution, eqx.is_inexact_array, is_leaf=lambda node: isinstance(node, NonTrainable)
+    )
+    return FlowJAXDensity(params, Constants(rest))

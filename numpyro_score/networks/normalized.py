@@ -13,7 +13,6 @@ from numpyro_score.networks.adapters import as_network
 from numpyro_score.networks.base import GaussianBase
 from numpyro_score.networks.density import DensityNetwork
 from numpyro_score.networks.log_normalizer import LogNormalizerMLP
-from numpyro_score.networks.tilted import TiltedEnergy
 
 
 class NormalizedEnergy(eqx.Module):
@@ -93,7 +92,7 @@ class NormalizedEnergy(eqx.Module):
         energy = self.energy.fit_base(data, noise_scale, condition)
         based = eqx.tree_at(lambda network: network.energy, based, energy)
         base = getattr(energy, "base", None)
-        is_density = isinstance(energy, (DensityNetwork, TiltedEnergy))
-        if is_density or not isinstance(base, GaussianBase):
+        is_near_one = isinstance(energy, DensityNetwork) or getattr(energy, "reference", None)
+        if is_near_one or not isinstance(base, GaussianBase):
             return based
         return eqx.tree_at(lambda network: network.log_normalizer, based, base.log_normalizer)

@@ -13,14 +13,18 @@ from numpyro_score.networks._frozen import Constants
 from numpyro_score.networks.adapters import as_network
 from numpyro_score.networks.base import GaussianBase
 from numpyro_score.networks.density import DensityNetwork
+from numpyro_score.networks.from_denoiser import InnerProductEnergy
+from numpyro_score.networks.images import ConvEnergy
+from numpyro_score.networks.mlp import EnergyMLP
+from numpyro_score.networks.normalized import NormalizedEnergy
 
 
 class TiltedEnergy(eqx.Module):
     r"""The energy :math:`f(x) = -\log q(x) + g(x)`: an exponentially tilted density.
 
     The density q was trained before and is frozen here; the energy g is trained, by any objective,
-    and mends what q got wrong. Where g has a Gaussian base of its own, as :class:`EnergyMLP` and
-    :class:`ConvEnergy` have, that is left out: q takes its place, and an untrained f is
+    and mends what q got wrong. The Gaussian base of an :class:`EnergyMLP`, a :class:`ConvEnergy` or
+    an :class:`InnerProductEnergy` is left out of g: q takes its place, and an untrained f is
     :math:`-\log q`. The tails are those of q as long as g grows less fast than they fall.
 
     :func:`~numpyro_score.distributions.estimate_log_normalizer` and Langevin runs start at draws
@@ -91,6 +95,8 @@ class TiltedEnergy(eqx.Module):
 
 def _own_base(network: Any) -> GaussianBase | None:
     """Return the Gaussian whose energy is a summand of that of ``network``."""
-    base = getattr(network, "base", None)
-    is_summand = not isinstance(network, (DensityNetwork, TiltedEnergy))
-    return base if is_summand and isinstance(base, GaussianBase) else None
+    if isinstance(network, NormalizedEnergy):
+        return _own_base(network.energy)
+    # What the base of somebody else's network is to its energy is not known.
+    has_summand = isinstance(network, (EnergyMLP, ConvEnergy, InnerProductEnergy))
+    return network.base if has_summand else None

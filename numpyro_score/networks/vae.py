@@ -95,8 +95,10 @@ class VAE(DensityNetwork):
         size = math.prod(self.event_shape)
         keys = jax.random.split(key, 3)
         self.base = GaussianBase.standard(size)
-        self.encoder = eqx.nn.MLP(size, 2 * latent_size, width, depth, activation, key=keys[0])
-        self.decoder = eqx.nn.MLP(latent_size, size, width, depth, activation, key=keys[1])
+        # Equinox's own last activation has no name by which a file could tell it.
+        hidden = (width, depth, activation, jax.nn.identity)
+        self.encoder = eqx.nn.MLP(size, 2 * latent_size, *hidden, key=keys[0])
+        self.decoder = eqx.nn.MLP(latent_size, size, *hidden, key=keys[1])
         self.log_noise_scale = jnp.zeros(size)
         self.noise = Constants(jax.random.normal(keys[2], (num_draws, latent_size)))
 

@@ -41,9 +41,13 @@ def test_a_flow_has_its_draws_and_its_normalizer():
         "DensityDistribution(FlowDensity, batch_shape=(), event_shape=(2,), normalized)"
     )
     x = d.sample(KEY, (5,))
-    np.testing.assert_allclose(d.log_prob(x), -jax.vmap(network)(x), rtol=1e-5)
-    # From the Gaussian base, which knows nothing of the flow's own draws.
-    found = estimate_log_normalizer(d, KEY, num_particles=500, num_temperatures=50)
+    np.testing.assert_allclose(d.log_prob(x), -jax.jit(jax.vmap(network))(x), rtol=1e-5)
+
+
+def test_its_normalizer_is_none():
+    """Estimated from a standard normal, which knows nothing of its own draws."""
+    d = DensityDistribution(SHIFTED, (2,), condition=jnp.array([0.5, -0.5]))
+    found = estimate_log_normalizer(d, KEY, num_particles=300, num_temperatures=20)
     assert abs(found.log_normalizer) < 5 * found.standard_error < 0.3
 
 

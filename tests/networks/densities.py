@@ -16,8 +16,8 @@ def shaken(network, scale=0.3):
     """The network with weights that are far from those of its constructor."""
     params, rest = eqx.partition(network, trainable(network))
     leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    leaves = [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    rng = np.random.default_rng(7)
+    leaves = [x + scale * rng.normal(size=x.shape).astype(x.dtype) for x in leaves]
     return eqx.combine(jax.tree.unflatten(structure, leaves), rest)
 
 
@@ -25,7 +25,7 @@ def integral(network, shape, centre, scale, num=161, reach=9.0):
     """∫ exp(-energy) over two dimensions, by the trapezoidal rule."""
     axis = jnp.linspace(-reach, reach, num)
     grid = centre + scale * jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
-    log_q = -jax.lax.map(network, grid.reshape(-1, *shape), batch_size=5_000)
+    log_q = -jax.jit(jax.vmap(network))(grid.reshape(-1, *shape))
     return float(jnp.exp(log_q).sum() * (axis[1] - axis[0]) ** 2 * scale**2)
 
 

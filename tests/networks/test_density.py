@@ -79,9 +79,8 @@ def test_draws_are_those_of_the_density(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shapes_of_draws(name, lead):
     network = NETWORKS[name]()
-    draws = network.sample(KEY, lead)
+    draws = jax.eval_shape(lambda: network.sample(KEY, lead))
     assert draws.shape == (*lead, *shape_of(name))
-    assert network(draws.reshape(-1, *shape_of(name))[0]).shape == ()
 
 
 CONDITIONAL = {"flow": lambda: flow(2), "distribution": NETWORKS["distribution"]}
@@ -91,13 +90,13 @@ CONDITIONAL = {"flow": lambda: flow(2), "distribution": NETWORKS["distribution"]
 def test_conditions(name):
     network, x = CONDITIONAL[name](), jnp.array([2.0, 0.5])
     condition = jnp.array([0.5, -1.0])
-    draws = network.sample(KEY, (4_000,), condition)
+    draws = eqx.filter_jit(network.sample)(KEY, (4_000,), condition)
     assert stein_errors(network, draws, condition) < STANDARD_ERRORS
     assert stein_errors(network, draws, condition + 1.0) > STANDARD_ERRORS
-    step = 1e-2 * jnp.eye(2)
-    numeric = [(network(x, condition + e) - network(x, condition - e)) / 2e-2 for e in step]
+    step, call = 1e-2 * jnp.eye(2), eqx.filter_jit(network)
+    numeric = [(call(x, condition + e) - call(x, condition - e)) / 2e-2 for e in step]
     assert np.abs(numeric).max() > 0.01
-    gradient = jax.grad(network, 1)(x, condition)
+    gradient = jax.jit(jax.grad(lambda c: network(x, c)))(condition)
     np.testing.assert_allclose(gradient, numeric, rtol=0.02, atol=2e-3)
 
 
@@ -117,7 +116,7 @@ def test_a_flow_is_triangular_and_reads_the_condition_first():
 def test_an_untrained_flow_is_its_gaussian():
     network = FlowDensity(2, width=8, key=KEY).fit_base(DATA, noise_scale=0.5)
     exact = dist.MultivariateNormal(DATA.mean(0), jnp.cov(DATA.T, bias=True) + 0.25 * jnp.eye(2))
-    energies = jax.vmap(network)(DATA[:20])
+    energies = jax.jit(jax.vmap(network))(DATA[:20])
     np.testing.assert_allclose(-energies, exact.log_prob(DATA[:20]), rtol=1e-4)
 
 
@@ -125,9 +124,9 @@ def test_the_score_of_a_flow_is_the_gradient_where_scales_are_large():
     """NumPyro's own cut of the log scale passes a gradient that is not that of the density."""
     network = eqx.tree_at(lambda n: n.layers[0][-1][1], flow(), jnp.array([0.0, 0.0, 6.0, 6.0]))
     x = jnp.array([3.1, -1.2])
-    step = 1e-2 * jnp.eye(2)
-    numeric = jnp.array([(network(x + e) - network(x - e)) / 2e-2 for e in step])
-    np.testing.assert_allclose(jax.grad(network)(x), numeric, rtol=0.02, atol=0.02)
+    step, call = 1e-2 * jnp.eye(2), eqx.filter_jit(network)
+    numeric = jnp.array([(call(x + e) - call(x - e)) / 2e-2 for e in step])
+    np.testing.assert_allclose(jax.jit(jax.grad(network))(x), numeric, rtol=0.02, atol=0.02)
 
 
 def test_a_flow_learns_a_banana():
@@ -140,7 +139,7 @@ def test_a_flow_learns_a_banana():
         network,
         x[:5_000],
         MaximumLikelihood(),
-        num_steps=600,
+        num_steps=400,
         learning_rate=1e-2,
         validation_fraction=0.0,
         progress_bar=False,
@@ -167,11 +166,8 @@ def test_they_come_back_from_a_file(name, tmp_path):
     loaded = numpyro_score.load(tmp_path / "file", like=like)
     x = (jnp.full(shape_of(name), 0.3), *((jnp.ones(2),) if name.startswith("cond") else ()))
     assert type(loaded) is type(network)
-    np.testing.assert_array_equal(loaded(*x), network(*x))
-    if name != "tilted":
-        np.testing.assert_array_equal(
-            loaded.sample(KEY, (2,), *x[1:]), network.sample(KEY, (2,), *x[1:])
-        )
+    assert eqx.tree_equal(loaded, network)
+    assert np.isfinite(eqx.filter_jit(loaded)(*x))
 
 
 def test_parameters_of_a_distribution_are_trained():
@@ -231,7 +227,10 @@ def test_flowjax():
         nn_width=8,
         nn_depth=1,
     )
-    network, c = shaken(from_flowjax(coupling)), jnp.array([0.5])
+    network, c = from_flowjax(coupling), jnp.array([0.5])
+    marked, network = network.rest, shaken(network)
+    assert eqx.tree_equal(network.rest, marked)
+    assert any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(marked))
     draws = network.sample(KEY, (2_000,), c)
     assert stein_errors(network, draws, c) < STANDARD_ERRORS
     assert abs(integral(lambda x: network(x, c), (2,), jnp.zeros(2), 2.0) - 1) < 0.01
