@@ -44,9 +44,7 @@ class Auxiliary:
         trace = handlers.trace(substituted).get_trace(*self.args, **self.kwargs)
         return {name: _of_data(trace[name]) for name in self.sites}
 
-    def draw(
-        self, rng_key: Array, distributions: dict[str, dist.Distribution]
-    ) -> dict[str, Array]:
+    def draw(self, rng_key: Array, distributions: dict[str, dist.Distribution]) -> dict[str, Array]:
         """Return data of each site.
 
         :raises ModelError: for a site that has no sampler.

@@ -232,9 +232,7 @@ def name_dependence(field: str, labels: frozenset[str], trace: dict[str, Any]) -
     return f"{_FIELD_NAMES[field]} depends on {' and '.join(sources)}"
 
 
-def refuse_dependence(
-    site: str, field: str, labels: frozenset[str], trace: dict[str, Any]
-) -> None:
+def refuse_dependence(site: str, field: str, labels: frozenset[str], trace: dict[str, Any]) -> None:
     """Refuse a normalizer that depends on what is inferred."""
     way_out = ""
     sampled = all(trace[name]["type"] == "sample" for name in labels)

@@ -95,9 +95,17 @@ def normal_posterior():
     )
 
 
-def run(kernel, *args, mcmc_cls=infer.MCMC, seed=0, extra_fields=("accept_prob",), **options):
+def run(
+    kernel,
+    *args,
+    mcmc_cls=infer.MCMC,
+    seed=0,
+    extra_fields=("accept_prob",),
+    init_params=None,
+    **options,
+):
     options = {"num_warmup": 1000, "num_samples": 4000, "num_chains": 4} | options
     options = {"chain_method": "vectorized", "progress_bar": False} | options
     mcmc = mcmc_cls(kernel, **options)
-    mcmc.run(random.key(seed), *args, extra_fields=extra_fields)
+    mcmc.run(random.key(seed), *args, extra_fields=extra_fields, init_params=init_params)
     return mcmc

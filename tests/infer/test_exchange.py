@@ -2,8 +2,8 @@
 
 The calibration draws parameters from the prior and data given them, starts a chain at those very
 parameters, which are a draw of the posterior given the data, and asks whether after many steps they
-still are: the exact posterior CDF at the end of the chains is uniform. Any chain that leaves another
-density alone drifts away from there.
+still are: the exact posterior CDF at the end of the chains is uniform. Any chain that leaves
+another density alone drifts away from there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MIN_P_VALUE = 1e-3  # fixed beforehand, as the seeds are
 # -- calibration -------------------------------------------------------------------------------
 
 
-def ends(kernel, z, y, seed):
+def ends(kernel, z, y, seed, highest_acceptance):
     """Where chains are after some steps, each of them with data of its own."""
 
     def simulate(rng_key, z, y):
@@ -53,31 +53,31 @@ def ends(kernel, z, y, seed):
     end, accept_prob = jax.jit(jax.vmap(simulate))(
         random.split(random.key(seed), NUM_REPLICATES), z, y
     )
-    assert 0.15 < accept_prob.mean() < 0.7
+    assert 0.15 < accept_prob.mean() < highest_acceptance
     assert np.mean(end == z) < 0.02, "the chains move"
     return np.asarray(end, np.float64)
 
 
-def precision_p_value(num_rows=5):
+def precision_p_value(num_rows=5, highest_acceptance=0.7):
     """Of the Kolmogorov-Smirnov test that the posterior CDF is uniform where chains end."""
     prior_key, data_key = random.split(random.key(1))
     theta = random.gamma(prior_key, SHAPE, (NUM_REPLICATES,)) / RATE
     noise = random.normal(data_key, (NUM_REPLICATES, num_rows))
     y = noise / jnp.sqrt(theta)[:, None]
     kernel = Exchange(precision_model, {"y": draw_normal}, adapt_step_size=False)
-    end = np.exp(ends(kernel, jnp.log(theta), y, seed=2))
+    end = np.exp(ends(kernel, jnp.log(theta), y, 2, highest_acceptance))
     rate = RATE + 0.5 * np.sum(np.asarray(y, np.float64) ** 2, 1)
     cdf = stats.gamma.cdf(end, SHAPE + num_rows / 2, scale=1 / rate)
     return stats.kstest(cdf, "uniform").pvalue
 
 
-def tilted_p_value(num_rows=10):
+def tilted_p_value(num_rows=10, highest_acceptance=0.7):
     prior_key, data_key = random.split(random.key(3))
     theta = 3.0 * random.normal(prior_key, (NUM_REPLICATES,))
     u = random.uniform(data_key, (num_rows, NUM_REPLICATES))
     y = (jnp.log1p(u * jnp.expm1(theta)) / theta).T
     kernel = Exchange(tilted_model, {"y": draw_tilted}, step_size=2.0, adapt_step_size=False)
-    end = ends(kernel, theta, y, seed=4)
+    end = ends(kernel, theta, y, 4, highest_acceptance)
     grid, weights = tilted_posterior(np.asarray(y, np.float64).sum(1), num_rows)
     cdf = [np.interp(x, grid, c) for x, c in zip(end, weights.cumsum(1), strict=True)]
     return stats.kstest(cdf, "uniform").pvalue
@@ -101,9 +101,10 @@ BUGS = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_catches(bug, monkeypatch):
     monkeypatch.setattr(Auxiliary, "log_ratio", BUGS[bug])
-    assert precision_p_value() < 1e-6
+    # A wrong ratio may accept nearly everything.
+    assert precision_p_value(highest_acceptance=1.0) < 1e-6
     if bug == "ratio inverted":
-        assert tilted_p_value() < 1e-6
+        assert tilted_p_value(highest_acceptance=1.0) < 1e-6
 
 
 # -- tuned chains ------------------------------------------------------------------------------

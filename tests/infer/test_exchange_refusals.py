@@ -24,7 +24,7 @@ def test_the_guard_still_refuses_for_all_others_and_names_the_way_out():
         lambda: check_model(precision_model, Y),
         lambda: MALA(precision_model).init(random.key(0), 1, None, (Y,), {}),
     ):
-        with pytest.raises(DoublyIntractableError, match=r"Site 'y' .* 'theta'.* infer\.Exchange"):
+        with pytest.raises(DoublyIntractableError, match=r"Site 'y' .* 'theta'.*infer\.Exchange"):
             refuse()
 
 
