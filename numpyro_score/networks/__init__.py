@@ -4,6 +4,7 @@ from numpyro_score.networks.adapters import as_network, from_function, from_line
 from numpyro_score.networks.base import GaussianBase
 from numpyro_score.networks.from_denoiser import DenoiserEnergy, InnerProductEnergy
 from numpyro_score.networks.images import ConvEnergy, UNet
+from numpyro_score.networks.log_normalizer import LogNormalizerMLP
 from numpyro_score.networks.mlp import EnergyMLP, ScoreMLP
 from numpyro_score.networks.normalized import NormalizedEnergy
 from numpyro_score.networks.score import as_score, energy_fn, score_fn
@@ -14,6 +15,7 @@ __all__ = [
     "EnergyMLP",
     "GaussianBase",
     "InnerProductEnergy",
+    "LogNormalizerMLP",
     "NormalizedEnergy",
     "ScoreMLP",
     "UNet",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,12 +72,15 @@ class GaussianBase(Frozen):
         return GaussianBase(Standardization.identity(size), jnp.eye(size))
 
     @staticmethod
-    def fit(data: Array, noise_scale: float = 0.0) -> GaussianBase:
+    def fit(
+        data: Array, noise_scale: float = 0.0, columns: Sequence[str] | None = None
+    ) -> GaussianBase:
         r"""Fit mean and covariance to data that is blurred by normal noise.
 
         :param data: finite array of shape ``(n, d)``.
         :param noise_scale: standard deviation :math:`\sigma` of the noise, in units of the data;
             the covariance is that of the data plus :math:`\sigma^2 I`.
+        :param columns: names of the columns, for messages.
         :return: the fitted base.
         :raises ValueError: the covariance has no inverse; the message names the columns.
         """
@@ -86,8 +91,9 @@ class GaussianBase(Frozen):
         covariance += noise_scale**2 * np.eye(size)
         scale = np.sqrt(np.diag(covariance))
         if noise_scale == 0:
-            _refuse_constant(rows, scale**2, "data", "drop them or give a noise_scale above 0")
-        _refuse_dependent(covariance / np.outer(scale, scale), len(rows))
+            remedy = "drop them or give a noise_scale above 0"
+            _refuse_constant(rows, scale**2, "data", remedy, columns)
+        _refuse_dependent(covariance / np.outer(scale, scale), len(rows), columns)
         # float64 on the host: a float32 factor of an ill-conditioned covariance may not exist.
         whitening = np.linalg.inv(np.linalg.cholesky(covariance))
         return GaussianBase(Standardization(_as_jax(mean), _as_jax(scale)), _as_jax(whitening))
@@ -146,24 +152,30 @@ def _as_jax(x: np.ndarray) -> Array:
     return jnp.asarray(x, dtype=jnp.result_type(float))
 
 
-def _list(columns: np.ndarray) -> str:
-    shown = ", ".join(str(c) for c in columns[:_LISTED])
+def _list(columns: np.ndarray, names: Sequence[str] | None) -> str:
+    shown = ", ".join(str(c) if names is None else repr(names[c]) for c in columns[:_LISTED])
     more = len(columns) - _LISTED
     return shown + (f" and {more} more" if more > 0 else "")
 
 
-def _refuse_constant(rows: np.ndarray, variance: np.ndarray, name: str, remedy: str) -> None:
+def _refuse_constant(
+    rows: np.ndarray,
+    variance: np.ndarray,
+    name: str,
+    remedy: str,
+    names: Sequence[str] | None = None,
+) -> None:
     # A constant column may get a variance of rounding errors, not exactly 0.
     floor = (np.finfo(np.float32).eps * np.abs(rows).max(0)) ** 2
     constant = np.flatnonzero(variance <= floor)
     if len(constant):
         raise ValueError(
             f"every column of {name} must vary, but {len(constant)} of {len(variance)} are "
-            f"constant (columns {_list(constant)}); {remedy}."
+            f"constant (columns {_list(constant, names)}); {remedy}."
         )
 
 
-def _refuse_dependent(correlation: np.ndarray, num_rows: int) -> None:
+def _refuse_dependent(correlation: np.ndarray, num_rows: int, names: Sequence[str] | None) -> None:
     size = len(correlation)
     eigenvalues, vectors = np.linalg.eigh(correlation)
     floor = size * np.finfo(np.float32).eps
@@ -173,6 +185,6 @@ def _refuse_dependent(correlation: np.ndarray, num_rows: int) -> None:
     columns = np.flatnonzero(null > 1e-3)
     raise ValueError(
         f"the covariance of the data must have an inverse, but {num_rows} rows of {size} columns "
-        f"give a singular one: columns {_list(columns)} are linearly dependent; give a "
+        f"give a singular one: columns {_list(columns, names)} are linearly dependent; give a "
         "noise_scale above 0, drop columns, or bring more rows."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import equinox as eqx
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, Shape
+from numpyro_score.networks._layers import hidden_layers
 from numpyro_score.networks.base import GaussianBase, Standardization
 
 
@@ -25,6 +26,8 @@ class _GaussianMLP(eqx.Module):
     in_size: int = eqx.field(static=True)
     condition_size: int = eqx.field(static=True)
     activation: Callable[[Array], Array] = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
+    columns: tuple[str, ...] | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -34,26 +37,23 @@ class _GaussianMLP(eqx.Module):
         depth: int = 2,
         condition_size: int = 0,
         activation: Callable[[Array], Array] = jax.nn.silu,
+        residual: bool = False,
+        columns: Sequence[str] | None = None,
         key: Array,
     ):
         check_int(in_size, "in_size", 1)
-        check_int(width, "width", 1)
-        check_int(depth, "depth", 1)
         check_int(condition_size, "condition_size", 0)
-        sizes = [in_size + condition_size] + [width] * depth
-        keys = jax.random.split(key, depth)
         self.base = GaussianBase.standard(in_size)
         self.condition_standardization = (
             Standardization.identity(condition_size) if condition_size else None
         )
-        self.layers = tuple(
-            eqx.nn.Linear(fan_in, fan_out, key=k)
-            for fan_in, fan_out, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
-        )
+        self.layers = hidden_layers(in_size + condition_size, width, depth, key)
         self.head = jnp.zeros((*self._out_shape(in_size), width))
         self.in_size = in_size
         self.condition_size = condition_size
         self.activation = activation
+        self.residual = residual
+        self.columns = None if columns is None else _check_columns(columns, in_size)
 
     @staticmethod
     @abstractmethod
@@ -78,7 +78,9 @@ class _GaussianMLP(eqx.Module):
         :raises ValueError: wrong shapes, or columns that are constant or linearly dependent.
         """
         _check_rows(data, self.in_size, "data")
-        based = eqx.tree_at(lambda n: n.base, self, GaussianBase.fit(data, noise_scale))
+        based = eqx.tree_at(
+            lambda n: n.base, self, GaussianBase.fit(data, noise_scale, self.columns)
+        )
         if condition is None and self.condition_size == 0:
             return based
         if condition is None or self.condition_size == 0:
@@ -86,6 +88,12 @@ class _GaussianMLP(eqx.Module):
         _check_rows(condition, self.condition_size, "condition")
         standardization = Standardization.fit(condition, "condition")
         return eqx.tree_at(lambda n: n.condition_standardization, based, standardization)
+
+    def _hidden(self, hidden: Array, layers: tuple[eqx.nn.Linear, ...]) -> Array:
+        for i, layer in enumerate(layers):
+            new = self.activation(layer(hidden))
+            hidden = hidden + new if self.residual and i > 0 else new
+        return hidden
 
     def _input(self, x: Array, condition: Array | None) -> Array:
         if jnp.shape(x) != (self.in_size,):
@@ -120,6 +128,9 @@ class EnergyMLP(_GaussianMLP):
     :param depth: number of hidden layers.
     :param condition_size: length of the condition c of an energy f(x, c); 0 for none.
     :param activation: elementwise function without arrays of its own.
+    :param residual: whether each hidden layer but the first adds to the one before, which deep
+        networks learn better with (He et al., 2016).
+    :param columns: names of the entries, for messages about the data.
     :param key: random key for the weights.
 
     Called with ``x`` of shape ``(in_size,)``, and a condition of shape ``(condition_size,)`` if
@@ -138,9 +149,7 @@ class EnergyMLP(_GaussianMLP):
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Return the energy of one event, shape ``()``."""
-        hidden = self._input(x, condition)
-        for layer in self.layers:
-            hidden = self.activation(layer(hidden))
+        hidden = self._hidden(self._input(x, condition), self.layers)
         return self.base.energy(x) + self.head @ hidden
 
 
@@ -157,6 +166,8 @@ class ScoreMLP(_GaussianMLP):
     :param depth: number of hidden layers.
     :param condition_size: length of the condition c of a score s(x, c); 0 for none.
     :param activation: elementwise function of the hidden layers but the last.
+    :param residual: whether each hidden layer but the first and the last adds to the one before.
+    :param columns: names of the entries, for messages about the data.
     :param key: random key for the weights.
 
     Called with ``x`` of shape ``(in_size,)``, and a condition of shape ``(condition_size,)`` if
@@ -175,10 +186,17 @@ class ScoreMLP(_GaussianMLP):
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Return the score at one event, shape ``(in_size,)``."""
-        hidden = self._input(x, condition)
-        for layer in self.layers[:-1]:
-            hidden = self.activation(layer(hidden))
+        hidden = self._hidden(self._input(x, condition), self.layers[:-1])
         return self.base.score(x) + self.head @ jnp.tanh(self.layers[-1](hidden))
+
+
+def _check_columns(columns: Sequence[str], size: int) -> tuple[str, ...]:
+    names = tuple(columns)
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"columns must be a list of names, got {columns!r}.")
+    if len(names) != size or len(set(names)) != size:
+        raise ValueError(f"columns must be {size} different names, got {list(names)}.")
+    return names
 
 
 def _check_rows(rows: Array, size: int, name: str) -> None:

@@ -13,6 +13,7 @@ import optax
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.networks._frozen import trainable
 from numpyro_score.training._data import Rows
+from numpyro_score.training._sources import draw_index, step_keys
 
 
 class State(NamedTuple):
@@ -32,26 +33,27 @@ class Problem(NamedTuple):
     rest: PyTree
     objective: Any
     optimizer: optax.GradientTransformation
-    rows: Rows
+    rows: Rows | None
     rng_key: Array
     batch_size: int
     ema_decay: float
+    sharding: jax.sharding.Sharding | None = None
 
     def network(self, params: PyTree) -> Any:
         """Return the network that has these parameters."""
         return eqx.combine(params, self.rest)
 
-    def loss(self, params: PyTree, rows: Rows, rng_key: Array) -> Array:
-        """Return the mean loss of these rows."""
+    def losses(self, params: PyTree, rows: Rows, rng_key: Array) -> Array:
+        """Return the loss of each of these rows."""
         args = () if rows.condition is None else (rows.condition,)
-        return jnp.mean(self.objective(self.network(params), rows.data, rng_key, *args))
+        return self.objective(self.network(params), rows.data, rng_key, *args)
 
     def training_loss(
         self, params: PyTree, rows: Rows, rng_key: Array, memory: PyTree
     ) -> tuple[Array, PyTree]:
         """Return the mean loss of these rows, and what the objective remembers."""
         if not has_memory(self.objective):
-            return self.loss(params, rows, rng_key), memory
+            return jnp.mean(self.losses(params, rows, rng_key)), memory
         losses, memory = self.objective.update(
             self.network(params), rows.data, rng_key, memory, rows.condition
         )
@@ -73,24 +75,27 @@ def has_minimum(objective: Any) -> bool:
     return getattr(objective, "has_minimum", True)
 
 
-def start(params: PyTree, problem: Problem) -> State:
-    """Return the state before the first step."""
+def start(params: PyTree, problem: Problem, rows: Rows) -> State:
+    """Return the state before the first step; ``rows`` are those that a memory starts with."""
     memory = None
     if has_memory(problem.objective):
         # Steps fold their number into the key, from 0 on.
         key = jax.random.fold_in(problem.rng_key, 2**32 - 1)
-        memory = problem.objective.init_memory(key, problem.rows.data, problem.rows.condition)
+        memory = problem.objective.init_memory(key, rows.data, rows.condition)
     optimizer = problem.optimizer.init(params)
     return State(params, params, optimizer, jnp.int32(0), jnp.bool_(True), memory)
 
 
-def _step(problem: Problem, state: State, careful: bool) -> tuple[State, Array]:
+def _step(problem: Problem, state: State, batch: Rows | None, careful: bool) -> tuple[State, Array]:
     """Take one step; ``finite`` of the new state says whether it may be kept."""
-    index_key, loss_key = jax.random.split(jax.random.fold_in(problem.rng_key, state.step))
-    # With replacement: a draw without one, or a permutation per epoch, sorts all rows.
-    index = jax.random.randint(index_key, (problem.batch_size,), 0, len(problem.rows))
+    index_key, loss_key = step_keys(problem.rng_key, state.step)
+    if batch is None:
+        assert problem.rows is not None, "or there are batches"
+        batch = problem.rows.take(draw_index(index_key, problem.batch_size, len(problem.rows)))
+    if problem.sharding is not None:
+        batch = jax.lax.with_sharding_constraint(batch, problem.sharding)
     (loss, memory), grads = jax.value_and_grad(problem.training_loss, has_aux=True)(
-        state.params, problem.rows.take(index), loss_key, state.memory
+        state.params, batch, loss_key, state.memory
     )
     updates, optimizer = problem.optimizer.update(grads, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -114,7 +119,12 @@ def all_finite(tree: PyTree) -> Array:
 
 @eqx.filter_jit
 def run_chunk(
-    problem: Problem, state: State, num_steps: Array, chunk_size: int, careful: bool
+    problem: Problem,
+    state: State,
+    num_steps: Array,
+    chunk_size: int,
+    careful: bool,
+    batches: Rows | None = None,
 ) -> tuple[State, Array]:
     """Take ``num_steps`` steps, or as many as are finite.
 
@@ -122,6 +132,8 @@ def run_chunk(
     every parameter at every step costs 5 % of the time of a fit, so only a careful run does: it
     stops before a step that is not finite, where the quick one stops after it.
 
+    :param batches: those of the steps, where ``problem`` has no rows, with a leading axis of
+        length ``chunk_size``.
     :return: the state, whose ``finite`` is False after a stop, and the loss of each step in an
         array of shape ``(chunk_size,)``.
     """
@@ -132,7 +144,8 @@ def run_chunk(
 
     def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, losses, i = carry
-        state, loss = _step(problem, state, careful)
+        batch = jax.tree.map(lambda x: x[i], batches)
+        state, loss = _step(problem, state, batch, careful)
         return state, losses.at[i].set(loss.astype(losses.dtype)), i + 1
 
     losses = jnp.zeros(chunk_size)
@@ -141,10 +154,14 @@ def run_chunk(
 
 
 @eqx.filter_jit
-def validation_loss(problem: Problem, params: PyTree, rows: Rows, rng_key: Array) -> Array:
-    """Return the mean loss of ``rows``, a batch at a time."""
-    num_batches = max(1, len(rows) // problem.batch_size)
-    batches = jax.tree.map(lambda x: x.reshape(num_batches, -1, *x.shape[1:]), rows)
+def losses_of(problem: Problem, params: PyTree, rows: Rows, rng_key: Array) -> Array:
+    """Return the loss of each of ``rows``, computed a batch at a time."""
+    num_rows = len(rows)
+    size = min(problem.batch_size, num_rows)
+    num_batches = -(-num_rows // size)
+    # Some rows are taken twice to fill the last batch.
+    filled = rows.take(jnp.arange(num_batches * size) % num_rows)
+    batches = jax.tree.map(lambda x: x.reshape(num_batches, size, *x.shape[1:]), filled)
     keys = jax.random.split(rng_key, num_batches)
-    losses = jax.lax.map(lambda args: problem.loss(params, *args), (batches, keys))
-    return jnp.mean(losses)
+    losses = jax.lax.map(lambda args: problem.losses(params, *args), (batches, keys))
+    return losses.ravel()[:num_rows]

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.training._checkpoint import Checkpoint, Snapshot
-from numpyro_score.training._data import Rows
-from numpyro_score.training._loop import (
-    Problem,
-    State,
-    has_minimum,
-    run_chunk,
-    start,
-    validation_loss,
-)
-from numpyro_score.training.result import FitResult, Stopped
+from numpyro_score.training._judge import Judge
+from numpyro_score.training._loop import Problem, State, has_minimum, run_chunk, start
+from numpyro_score.training._sources import Feed
+from numpyro_score.training.result import FitResult, Losses, Stopped
 
 _REMEDIES = (
     "Try a lower learning_rate, an optimizer that clips gradients, or a larger noise_scale, and "
     "look for outliers in the data."
 )
+_METRIC = "metric: "
 
 
 class Run:
@@ -32,22 +30,23 @@ class Run:
         self,
         problem: Problem,
         params: PyTree,
-        validation: Rows | None,
-        validation_key: Array,
-        chunk_size: int,
+        feed: Feed,
+        judge: Judge | None,
         checkpoint: Checkpoint | None = None,
     ):
         self.problem = problem
+        self.feed = feed
+        self.judge = judge
         self.checkpoint = checkpoint
-        self.chunk_size = chunk_size
-        self.validation = validation
-        self.validation_key = validation_key
-        self.state = start(params, problem)
+        self.initial = params
+        self.begin = time.perf_counter()
+        self.state = start(params, problem, feed.source.sample)
         self.chunk_before: tuple[State, int] | None = None
         self.best: PyTree | None = None
         self.losses: list[np.ndarray] = []
         self.validation_losses: list[float] = []
         self.validation_steps: list[int] = []
+        self.metrics: dict[str, list[float]] = {n: [] for n in judge.metrics} if judge else {}
         self.stopped: Stopped = "finished"
         self.complaint = ""
         if checkpoint is not None:
@@ -70,8 +69,8 @@ class Run:
             try:
                 while self.num_steps < num_steps and self.stopped == "finished":
                     before = self.num_steps
-                    self._chunk(min(self.chunk_size, num_steps - before))
-                    if self.stopped == "finished":
+                    self._chunk(min(self.feed.chunk_size, num_steps - before))
+                    if self.stopped in ("finished", "exhausted") and self.num_steps > before:
                         self._validate(patience)
                     bar.set_postfix(self._postfix(), refresh=False)
                     bar.update(self.num_steps - before)
@@ -82,21 +81,54 @@ class Run:
                     f"interrupted after step {self.num_steps} of {num_steps}; the network of the "
                     "steps until then is returned."
                 )
-                self._write(at_once=True)
+                self._write_whole()
+            except Exception as error:
+                self._write_whole()
+                self._tell_what_is_kept(error)
+                raise
 
     def result(self) -> FitResult:
         """Return what there is."""
-        chosen = self.state.average if self.best is None else self.best
+        chosen = self._chosen()
+        if self.problem.sharding is not None:
+            # From all devices to the one that everything else is on.
+            chosen = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), chosen)
         return FitResult(
             network=self.problem.network(chosen),
-            losses=np.concatenate([np.zeros(0, jnp.result_type(float)), *self.losses]),
-            validation_losses=np.array(self.validation_losses, jnp.result_type(float)),
-            validation_steps=np.array(self.validation_steps, int),
             num_steps=self.num_steps,
             stopped=self.stopped,
+            metrics={name: self._as_array(values) for name, values in self.metrics.items()},
+            seconds=time.perf_counter() - self.begin,
+            final_losses=self._look(),
+            **self._history(),
         )
 
+    def _history(self) -> dict[str, np.ndarray]:
+        return {
+            "losses": np.concatenate([self._as_array([]), *self.losses]),
+            "validation_losses": self._as_array(self.validation_losses),
+            "validation_steps": np.array(self.validation_steps, int),
+        }
+
+    @staticmethod
+    def _as_array(values: list[float]) -> np.ndarray:
+        return np.array(values, jnp.result_type(float))
+
+    def _look(self) -> Losses | None:
+        """Return the losses before and after the fit, where they can tell how good it is."""
+        if self.judge is None or not has_minimum(self.problem.objective):
+            return None
+        return self.judge.compare(self.initial, self._chosen(), self.feed.source.sample)
+
+    def _chosen(self) -> PyTree:
+        return self.state.average if self.best is None else self.best
+
     def _chunk(self, num_steps: int) -> None:
+        asked, num_steps = num_steps, self.feed.num_available(self.num_steps, num_steps)
+        if num_steps < asked:
+            self._stop_exhausted(self.num_steps + num_steps)
+        if num_steps == 0:
+            return
         state, losses = self._run(self.state, num_steps)
         if not state.finite:
             # The keys follow from the step, so this takes the same steps again.
@@ -113,7 +145,8 @@ class Run:
         self.losses.append(history[:done])
 
     def _run(self, state: State, num_steps: int, careful: bool = False) -> tuple[State, Array]:
-        return run_chunk(self.problem, state, jnp.int32(num_steps), self.chunk_size, careful)
+        size, batches = self.feed.chunk_size, self.feed.chunk(int(state.step), num_steps)
+        return run_chunk(self.problem, state, jnp.int32(num_steps), size, careful, batches)
 
     def _step_before(self, done: int) -> State:
         """Return the state a step earlier: the last whose parameters had a finite loss."""
@@ -125,23 +158,41 @@ class Run:
         return self._run(state, num_steps - 1)[0]
 
     def _validate(self, patience: int | None) -> None:
-        if self.validation is None:
+        if self.judge is None:
             return
-        loss = float(
-            validation_loss(self.problem, self.state.average, self.validation, self.validation_key)
-        )
+        loss = self.judge.loss(self.state.average)
         if not np.isfinite(loss):
             self.state = self._step_before(0)
             self._stop_non_finite(f"the validation loss ({loss})", int(self.state.step))
             return
+        measured = self.judge.measure(self.state.average)
         is_best = not self.validation_losses or loss < min(self.validation_losses)
         if is_best and has_minimum(self.problem.objective):
             self.best = self.state.average
         self.validation_losses.append(loss)
         self.validation_steps.append(self.num_steps)
+        for name, value in measured.items():
+            self.metrics[name].append(value)
         since_best = len(self.validation_losses) - 1 - int(np.argmin(self.validation_losses))
         if patience is not None and since_best >= patience:
             self.stopped = "patience"
+
+    def _stop_exhausted(self, num_steps: int) -> None:
+        self.stopped = "exhausted"
+        self.complaint = (
+            f"data ended after {num_steps} batches, one for each step; the network of these steps "
+            "is returned. Let the iterator repeat without end, or give something that can be "
+            "iterated over again, such as a data loader."
+        )
+
+    def _tell_what_is_kept(self, error: Exception) -> None:
+        if self.num_steps == 0:
+            return
+        kept = f"The fit had taken {self.num_steps} steps"
+        if self.checkpoint is None:
+            error.add_note(f"{kept}; with checkpoint= they would not be lost.")
+        elif self.checkpoint.path.exists():
+            error.add_note(f"{kept}; {self.checkpoint.path} has what is needed to go on.")
 
     def _stop_non_finite(self, what: str, kept: int) -> None:
         self.stopped = "non_finite"
@@ -154,30 +205,29 @@ class Run:
     def _write(self, at_once: bool) -> None:
         if self.checkpoint is None or not (at_once or self.checkpoint.is_due):
             return
-        if self.stopped == "interrupted" and not self._is_validated():
-            return  # the file is of an earlier chunk, after which nothing is missing
         trees: dict[str, PyTree] = {"state": self.state}
         if self.best is not None:
             trees["best"] = self.best
         if self.chunk_before is not None:
             trees["before"] = self.chunk_before[0]
-        result = self.result()
-        history = {
-            "losses": result.losses,
-            "validation_losses": result.validation_losses,
-            "validation_steps": result.validation_steps,
-        }
-        # An interrupted fit goes on; one that stopped for another reason is over.
-        stopped = "finished" if self.stopped == "interrupted" else self.stopped
+        metrics = {_METRIC + name: np.array(values) for name, values in self.metrics.items()}
+        # These go on; a fit that stopped for another reason is over.
+        goes_on = self.stopped in ("interrupted", "exhausted")
+        stopped = "finished" if goes_on else self.stopped
         facts = {
             "stopped": stopped,
             "complaint": "" if stopped == "finished" else self.complaint,
             "steps_before": None if self.chunk_before is None else self.chunk_before[1],
         }
-        self.checkpoint.write(Snapshot(trees, history, facts))
+        self.checkpoint.write(Snapshot(trees, self._history() | metrics, facts))
 
-    def _is_validated(self) -> bool:
-        return self.validation is None or self.validation_steps[-1:] == [self.num_steps]
+    def _write_whole(self) -> None:
+        """Write what there is, unless the last chunk lacks its validation.
+
+        Then the file is of an earlier one, after which nothing is missing.
+        """
+        if self.judge is None or self.validation_steps[-1:] == [self.num_steps]:
+            self._write(at_once=True)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         like = {"state": self.state, "best": self.state.params, "before": self.state}
@@ -191,7 +241,10 @@ class Run:
         self.losses = [found.history["losses"]]
         self.validation_losses = found.history["validation_losses"].tolist()
         self.validation_steps = found.history["validation_steps"].tolist()
+        self.metrics = {name: found.history[_METRIC + name].tolist() for name in self.metrics}
         self.stopped, self.complaint = found.facts["stopped"], found.facts["complaint"]
+        before = self.state if self.chunk_before is None else self.chunk_before[0]
+        self.feed.source.resume(int(before.step))
 
     def _postfix(self) -> dict[str, str]:
         out = {}
@@ -199,4 +252,5 @@ class Run:
             out["loss"] = f"{np.mean(self.losses[-1]):.4g}" if len(self.losses[-1]) else "nan"
         if self.validation_losses:
             out["val"] = f"{self.validation_losses[-1]:.4g}"
+        out |= {name: f"{values[-1]:.4g}" for name, values in self.metrics.items() if values}
         return out

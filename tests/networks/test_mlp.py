@@ -50,8 +50,25 @@ def test_base_and_standardization_are_not_trained(cls):
 
 
 @BOTH
-def test_tails_point_home_whatever_the_weights(cls):
-    network = with_random_weights(cls(3, width=16, key=jax.random.key(0)), scale=3.0)
+def test_residual_layers_add_to_the_one_before(cls):
+    network = with_random_weights(cls(2, width=4, depth=3, residual=True, key=jax.random.key(0)))
+    x = jnp.array([0.5, -2.0])
+    first, second, third = network.layers
+    hidden = jax.nn.silu(first(x))
+    hidden = hidden + jax.nn.silu(second(hidden))
+    if cls is EnergyMLP:
+        hidden = hidden + jax.nn.silu(third(hidden))
+        expected = network.base.energy(x) + network.head @ hidden
+    else:
+        expected = network.base.score(x) + network.head @ jnp.tanh(third(hidden))
+    np.testing.assert_allclose(network(x), expected, rtol=1e-5)
+
+
+@BOTH
+@pytest.mark.parametrize("residual", [False, True])
+def test_tails_point_home_whatever_the_weights(cls, residual):
+    network = cls(3, width=16, residual=residual, key=jax.random.key(0))
+    network = with_random_weights(network, scale=3.0)
     directions = jax.random.normal(jax.random.key(1), (50, 3))
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
     # The pull of the base grows with the distance, that of these weights stays below 1e5.

@@ -18,7 +18,7 @@ from numpyro_score.objectives import (
     NoiseContrastiveEstimation,
     PersistentContrastiveDivergence,
 )
-from numpyro_score.training import CheckpointError, FitWarning, _checkpoint, _run, fit
+from numpyro_score.training import CheckpointError, FitWarning, _checkpoint, _judge, _run, fit
 
 KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal([3.0, -1.0], size=(300, 2))
@@ -109,7 +109,7 @@ def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
 
 def test_an_interrupt_before_the_validation_loss_loses_none(tmp_path, monkeypatch, every_chunk):
     whole = run(None)
-    real, left = _run.validation_loss, [3]
+    real, left = _judge.Judge.loss, [3]
 
     def validation_loss(*args):
         left[0] -= 1
@@ -117,7 +117,7 @@ def test_an_interrupt_before_the_validation_loss_loses_none(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(_run, "validation_loss", validation_loss)
+    monkeypatch.setattr(_judge.Judge, "loss", validation_loss)
     with pytest.warns(FitWarning, match="interrupted after step 16 of 40"):
         run(tmp_path / "fit")
     left[0] = 1_000

@@ -8,7 +8,7 @@ import pytest
 
 from numpyro_score.networks import EnergyMLP, from_function
 from numpyro_score.objectives import DenoisingScoreMatching
-from numpyro_score.training import FitWarning, _run, fit
+from numpyro_score.training import FitWarning, _judge, fit
 
 DATA = np.random.default_rng(0).normal(size=(64, 2))
 
@@ -78,9 +78,9 @@ def test_an_interrupt_keeps_what_there_is(monkeypatch):
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return jnp.array(1.0)
+        return 1.0
 
-    monkeypatch.setattr(_run, "validation_loss", interrupted)
+    monkeypatch.setattr(_judge.Judge, "loss", interrupted)
     with pytest.warns(FitWarning, match="interrupted after step 6 of 12"):
         result = climb(np.inf, chunk_size=2)
     assert result.stopped == "interrupted"

@@ -1,0 +1,69 @@
+"""From the data of a user to minibatches and validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numpyro_score._typing import Array
+from numpyro_score.training._batch_iterator import BatchIterator, is_batches
+from numpyro_score.training._data import (
+    Rows,
+    check_files,
+    check_rows,
+    check_validation_rows,
+    split_index,
+)
+from numpyro_score.training._sources import DeviceRows, FileRows, Source, on_device, read_rows
+
+_BATCH_SIZE = 256
+_MOST_VALIDATION_ROWS = 10_000
+
+
+def prepare(
+    data: Any,
+    condition: Any,
+    batch_size: int | None,
+    validation_fraction: float,
+    validation_data: Any,
+    split_key: Array,
+    batch_key: Array,
+    columns: Sequence[str] | None,
+) -> tuple[Source, Rows | None]:
+    """Return where minibatches come from, and the validation rows.
+
+    :param split_key: for the choice of validation rows.
+    :param batch_key: for the rows of each batch.
+    :param columns: names of the columns of the data, for messages.
+    """
+    source: Source
+    validation = None
+    size = _BATCH_SIZE if batch_size is None else batch_size
+    if is_batches(data):
+        if condition is not None:
+            raise ValueError(
+                "an iterator brings its own conditions: let it give pairs (data, condition), and "
+                "leave condition out."
+            )
+        source = BatchIterator(data, batch_size, columns)
+    elif isinstance(data, np.memmap):
+        check_files(data, condition, columns)
+        files = Rows(data, None if condition is None else np.asarray(condition))
+        training, held_out = split_index(
+            split_key, len(files), validation_fraction, size, most=_MOST_VALIDATION_ROWS
+        )
+        index = None if training is None else np.asarray(training)
+        source = FileRows(files, index, size, batch_key)
+        if held_out is not None:
+            validation = on_device(read_rows(files, np.asarray(held_out)))
+    else:
+        rows = check_rows(data, condition, columns)
+        training, held_out = split_index(split_key, len(rows), validation_fraction, size)
+        source = DeviceRows(rows if training is None else rows.take(training), size)
+        if held_out is not None:
+            validation = rows.take(held_out)
+    if validation_data is not None:
+        validation = check_validation_rows(validation_data, source.sample)
+    return source, validation
