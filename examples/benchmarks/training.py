@@ -58,7 +58,14 @@ def with_fit(kind: str) -> Run:
     return run
 
 
-def by_hand(kind: str) -> Run:
+def forward_mode(kind: str) -> Run:
+    """The same for an energy, whose ∂θ (v · ∇ₓ f) is taken through a forward derivative along v."""
+    if kind == "score":
+        raise ImportError("a score has no derivative in x")
+    return by_hand(kind, forward=True)
+
+
+def by_hand(kind: str, forward: bool = False) -> Run:
     """The scan that a user of JAX writes, with the average and schedule that `fit` has."""
     keys = jax.random.split(jax.random.key(0), DEPTH)
     weights = [
@@ -79,8 +86,15 @@ def by_hand(kind: str) -> Run:
         return -jax.grad(lambda x: network(p, x)[0] + 0.5 * x @ x)(x)
 
     def loss(p, batch, noise):
-        off = jax.vmap(score, (None, 0))(p, batch + NOISE * noise) + noise / NOISE
-        return 0.5 * NOISE**2 * jnp.mean(jnp.sum(off**2, 1))
+        blurred = batch + NOISE * noise
+        off = jax.vmap(score, (None, 0))(p, blurred) + noise / NOISE
+        if not forward:
+            return 0.5 * NOISE**2 * jnp.mean(jnp.sum(off**2, 1))
+        # Not the loss, but of its gradient: that of score · off at a fixed off.
+        along = jax.lax.stop_gradient(off)
+        energies = jax.vmap(lambda x: network(p, x)[0] + 0.5 * x @ x)
+        slope = jax.jvp(energies, (blurred,), (along,))[1]
+        return -(NOISE**2) * jnp.mean(slope)
 
     @jax.jit
     def train(params, key, num_steps):
@@ -103,29 +117,37 @@ def by_hand(kind: str) -> Run:
 
 
 def floor(kind: str) -> Run:
-    """Matrix products of one step: forward, backward to inputs and to weights.
+    """Matrix products of one step in their order: forward, back to inputs and to weights.
 
-    For an energy each of them once more, for the derivative in x.
+    For an energy once more, for the derivative in x.
     """
-    shapes = list(pairwise(SIZES)) * (2 if kind == "energy" else 1)
     key = jax.random.key(0)
-    low = [jax.random.normal(key, (BATCH, m)) for m, _ in shapes]
-    high = [jax.random.normal(key, (BATCH, n)) for _, n in shapes]
-    matrices = [jax.random.normal(key, (m, n)) for m, n in shapes]
+    matrices = [jax.random.normal(key, (m, n)) / np.sqrt(n) for m, n in pairwise(SIZES)]
+    below, above = jax.random.normal(key, (BATCH, 2)), jax.random.normal(key, (BATCH, WIDTH))
+
+    def pass_through(below, above, matrices):
+        inputs, out = [below], []
+        for matrix in matrices:
+            inputs.append(inputs[-1] @ matrix)
+        # What comes back depends on what went forward, so that no product can be left out.
+        above = above + 1e-9 * inputs.pop()
+        for x, matrix in zip(reversed(inputs), reversed(matrices), strict=True):
+            out.append(matrix + 1e-9 * x.T @ above)
+            above = above @ matrix.T
+        return above, out[::-1]
 
     @jax.jit
-    def train(low, high, matrices, num_steps):
-        def step(_, matrices):
-            out = []
-            for a, b, matrix in zip(low, high, matrices, strict=True):
-                forward, backward = a @ matrix, b @ matrix.T
-                # All three are used, so that none is left out; and no step equals the one before.
-                out.append(matrix + 1e-9 * (a.T @ b) + 1e-9 * (forward.sum() + backward.sum()))
-            return out
+    def train(below, above, matrices, num_steps):
+        def step(_, carry):
+            below, matrices = carry
+            for _ in range(2 if kind == "energy" else 1):
+                back, matrices = pass_through(below, above, matrices)
+                below = below + 1e-9 * back
+            return below, matrices
 
-        return jax.lax.fori_loop(0, num_steps, step, matrices)
+        return jax.lax.fori_loop(0, num_steps, step, (below, matrices))
 
-    return lambda num_steps: jax.block_until_ready(train(low, high, matrices, num_steps))
+    return lambda num_steps: jax.block_until_ready(train(below, above, matrices, num_steps))
 
 
 def in_torch(kind: str) -> Run:
@@ -196,6 +218,7 @@ def in_torchebm(kind: str) -> Run:
 CONTESTANTS = {
     "fit": with_fit,
     "scan by hand": by_hand,
+    "forward mode": forward_mode,
     "PyTorch": in_torch,
     "torchebm": in_torchebm,
     "floor": floor,
@@ -219,7 +242,7 @@ def main() -> None:
         for name, make in CONTESTANTS.items():
             try:
                 runs[name] = make(kind)
-            except ImportError as error:
+            except ImportError as error:  # not installed, or nothing that there is of this kind
                 print(f"{kind}: without {name} ({error})")
                 continue
             first[name] = seconds(runs[name], options.steps)

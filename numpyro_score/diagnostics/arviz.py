@@ -20,7 +20,7 @@ def from_numpyro(mcmc: Any, **kwargs: Any) -> Any:
     - ``biased`` - why the draws are biased; absent for an exact kernel.
     - the statistic that tells how large the bias is, one number for each chain:
       ``mean_energy_error`` of ``ULA``, ``energy_variance`` of ``MCLMC``, ``noise_ratio`` of the
-      kernels with minibatches.
+      kernels with minibatches. ``Exchange`` has none.
 
     :param mcmc: a :class:`numpyro.infer.MCMC` after its run, with any kernel.
     :param kwargs: ``coords``, ``dims`` and the other arguments of ``arviz.from_numpyro``.
@@ -52,5 +52,8 @@ def _attributes(kernel: Any, state: Any) -> dict[str, Any]:
     said: dict[str, Any] = {"kernel": type(kernel).__name__ if nameless else repr(kernel)}
     if not getattr(kernel, "bias", ""):
         return said
+    said |= {"biased": kernel.bias}
+    if not kernel.bias_statistic:
+        return said
     statistic = np.atleast_1d(np.asarray(getattr(state, kernel.bias_statistic), float))
-    return said | {"biased": kernel.bias, kernel.bias_statistic: statistic}
+    return said | {kernel.bias_statistic: statistic}

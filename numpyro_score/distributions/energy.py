@@ -14,8 +14,9 @@ class EnergyDistribution(LearnedDistribution):
     ``log_prob`` is ``-f(x)``, and ``-f(x) - log_normalizer`` where that is given. Without it
     Z is unknown: it cancels in inference about ``x``, and never cancels in a parameter of f or
     in a condition. A model in which one of these depends on a latent site is doubly intractable
-    and is refused by :func:`numpyro_score.infer.check_model` and by this package's kernels;
-    call ``check_model`` yourself before you use another kernel.
+    and is refused by :func:`numpyro_score.infer.check_model` and by this package's kernels, all but
+    :class:`numpyro_score.infer.Exchange`; call ``check_model`` yourself before you use another
+    kernel.
 
     The energy must grow outside the data, or the density is improper: the networks of
     :mod:`numpyro_score.networks` carry a Gaussian base term for this.

@@ -9,6 +9,7 @@ from numpyro_score.infer.adjusted_mclmc import AdjustedMCLMC, AdjustedMCLMCState
 from numpyro_score.infer.algorithm import AlgorithmKernel, AlgorithmState, kernel_from_algorithm
 from numpyro_score.infer.barker import Barker
 from numpyro_score.infer.checkpoint import CheckpointError, open_checkpoint
+from numpyro_score.infer.exchange import Exchange
 from numpyro_score.infer.ghmc import GHMC
 from numpyro_score.infer.hmc import HMC
 from numpyro_score.infer.host_data import BatchStream, fetch_rows
@@ -43,6 +44,7 @@ __all__ = [
     "BlackJAXKernel",
     "CheckpointError",
     "DoublyIntractableError",
+    "Exchange",
     "GHMC",
     "HMC",
     "KernelInfo",

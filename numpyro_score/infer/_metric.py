@@ -17,6 +17,7 @@ from numpyro_score.infer._moments import Moments, add_rows, init_moments
 from numpyro_score.infer._schedule import MOVES_PER_DIMENSION
 
 _RIDGE = 1e-5
+_PRIOR_DRAWS = 5.0
 
 
 class MetricState(NamedTuple):
@@ -88,6 +89,30 @@ def finish_metric(state: MetricState, dense: bool) -> Array:
     enough = state.num_moves >= MOVES_PER_DIMENSION * size
     factor = jnp.where(enough, dense_solution(covariance, precision, scale), jnp.diag(scale))
     return _or_identity(factor, jnp.eye(size))
+
+
+def finish_metric_of_draws(state: MetricState, dense: bool) -> Array:
+    """Return the factor T from draws alone, for a kernel that knows no scores.
+
+    T Tᵀ is the covariance of the window, drawn towards one that is round and of the same level, as
+    if that had been seen in 5 draws more. A random walk needs about one move per dimension for each
+    draw that counts. With fewer than two moves per dimension only the diagonal is updated.
+    """
+    covariance = state.draws.covariance
+    variance = jnp.diagonal(covariance) if dense else covariance
+    size = len(variance)
+    num_draws = state.num_moves / size
+    trust = num_draws / (num_draws + _PRIOR_DRAWS)
+    # Of logarithms: a level of its own for each coordinate, whatever orders of magnitude apart.
+    log_variance = jnp.log(variance)
+    scale = jnp.exp(0.5 * (trust * log_variance + (1 - trust) * log_variance.mean()))
+    if not dense:
+        return _or_identity(scale, jnp.ones(size))
+    sd = jnp.sqrt(variance)
+    correlation = trust * covariance / jnp.outer(sd, sd) + (1 - trust) * jnp.eye(size)
+    enough = state.num_moves >= MOVES_PER_DIMENSION * size
+    root = jnp.linalg.cholesky(jnp.where(enough, correlation, jnp.eye(size)))
+    return _or_identity(scale[:, None] * root, jnp.eye(size))
 
 
 def diagonal_solution(variance: Array, score_variance: Array) -> Array:

@@ -13,7 +13,7 @@ from numpyro.util import identity
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._initialization import given_start, initialize
-from numpyro_score.infer.model_checks import check_structure, refuse_subsampling
+from numpyro_score.infer.model_checks import OnDependence, check_structure, refuse_subsampling
 
 
 class Target(NamedTuple):
@@ -37,14 +37,16 @@ def model_target(
     model_args: tuple,
     model_kwargs: dict[str, Any],
     check_plates: Callable[[dict[str, Any]], None] = refuse_subsampling,
+    on_dependence: OnDependence | None = None,
 ) -> tuple[Target, PyTree]:
     """Return the target of a model, and unconstrained starts.
 
     :param init_params: starts as given to ``MCMC.run``; None for those of ``init_strategy``.
     :param check_plates: refuses a trace whose plates this kernel cannot work with.
+    :param on_dependence: what to do with a normalizer that depends on other sites; None to refuse.
     :raises ModelError: for a model that cannot be sampled, see :func:`check_model`.
     """
-    check_structure(model, model_args, model_kwargs, check_plates)
+    check_structure(model, model_args, model_kwargs, check_plates, on_dependence)
     info = initialize(rng_key, model, init_strategy, model_args, model_kwargs)
     z = info.param_info.z
     if init_params is not None:

@@ -24,6 +24,7 @@ from numpyro_score.infer._low_rank import (
 from numpyro_score.infer._metric import (
     MetricState,
     finish_metric,
+    finish_metric_of_draws,
     init_metric,
     restart_metric,
     update_metric,
@@ -74,11 +75,13 @@ def build_warmup(
     adapt_step_size: bool,
     adapt_mass_matrix: bool,
     target_accept_prob: float,
+    use_scores: bool = True,
 ) -> Warmup:
     """Return the warm-up of a group of chains.
 
     :param schedule: when windows end.
     :param step_size: where the search for a step size starts.
+    :param use_scores: whether a metric is learned from draws and scores, or from draws alone.
     """
     average_init, average_update, average_final = dual_averaging_adaptation(target_accept_prob)
 
@@ -105,7 +108,8 @@ def build_warmup(
             whitening, metric, score = finish_window(metric, whitening, score, stride(i, metric))
         else:
             assert isinstance(metric, MetricState), "init"
-            factor = finish_metric(metric, dense=isinstance(whitening, DenseWhitening))
+            finish = finish_metric if use_scores else finish_metric_of_draws
+            factor = finish(metric, dense=isinstance(whitening, DenseWhitening))
             whitening, metric = whitening.compose(factor), restart_metric(metric, factor)
             score = score @ factor if factor.ndim == 2 else score * factor
         state = state._replace(whitening=whitening, metric_state=metric)

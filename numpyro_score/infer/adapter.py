@@ -34,8 +34,8 @@ class BlackJAXKernel(MCMCKernel):
     state_cls: ClassVar[Any]
     sample_field = "z"
     #: Why the draws are biased, whatever R-hat says; empty for a kernel that is exact.
-    bias: ClassVar[str] = ""
-    #: The field of the state that tells how large the bias is.
+    bias: str = ""
+    #: The field of the state that tells how large the bias is; empty where none does.
     bias_statistic: ClassVar[str] = ""
     _path: AnchoredPath | LocalPath = AnchoredPath()
 

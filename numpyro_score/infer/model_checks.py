@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from numpyro_score._typing import Array, PyTree
 from numpyro_score.distributions import LearnedDistribution
 from numpyro_score.distributions._parts import unnormalized_parts
 from numpyro_score.infer._dependence import output_labels
+
+#: Called with a site, the name of a field, what the field depends on, and the trace.
+OnDependence: TypeAlias = Callable[[str, str, frozenset[str], dict[str, Any]], None]
 
 _MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
 _FIELD_NAMES = {
@@ -73,8 +76,13 @@ def check_structure(
     args: tuple,
     kwargs: dict[str, Any],
     check_plates: Callable[[dict[str, Any]], None],
+    on_dependence: OnDependence | None = None,
 ) -> None:
-    """Check ``model`` as :func:`check_model` does, with ``check_plates(trace)`` for its plates."""
+    """Check ``model`` as :func:`check_model` does, but for what a kernel sees to itself.
+
+    :param check_plates: called with the trace; refuses plates.
+    :param on_dependence: called for all that normalizers depend on; None to refuse any of it.
+    """
     trace = prototype_trace(model, args, kwargs)
     check_plates(trace)
     check_latent_sites(trace)
@@ -83,7 +91,7 @@ def check_structure(
         kwargs = {name: value for name, value in kwargs.items() if name != GIBBS_SITES_KWARG}
         trace = prototype_trace(model, args, kwargs)
     if any(unnormalized_parts(site["fn"]) for site in _sample_sites(trace)):
-        _check_normalizers(model, args, kwargs, trace)
+        _check_normalizers(model, args, kwargs, trace, on_dependence or refuse_dependence)
 
 
 def prototype_trace(model: Callable[..., Any], args: tuple, kwargs: dict) -> dict[str, Any]:
@@ -147,7 +155,11 @@ def _context(fn: Any) -> list[Any]:
 
 
 def _check_normalizers(
-    model: Callable[..., Any], args: tuple, kwargs: dict, trace: dict[str, Any]
+    model: Callable[..., Any],
+    args: tuple,
+    kwargs: dict,
+    trace: dict[str, Any],
+    on_dependence: OnDependence,
 ) -> None:
     for site in _sample_sites(trace):
         if isinstance(site["fn"], _MIXTURES) and unnormalized_parts(site["fn"]):
@@ -158,7 +170,7 @@ def _check_normalizers(
             )
 
     for site_name, field, labels in dependences(model, args, kwargs, trace, unnormalized_parts):
-        raise DoublyIntractableError(_explain(site_name, field, labels, trace))
+        on_dependence(site_name, field, labels, trace)
 
 
 def dependences(
@@ -220,11 +232,19 @@ def name_dependence(field: str, labels: frozenset[str], trace: dict[str, Any]) -
     return f"{_FIELD_NAMES[field]} depends on {' and '.join(sources)}"
 
 
-def _explain(site: str, field: str, labels: frozenset[str], trace: dict[str, Any]) -> str:
-    return (
+def refuse_dependence(site: str, field: str, labels: frozenset[str], trace: dict[str, Any]) -> None:
+    """Refuse a normalizer that depends on what is inferred."""
+    way_out = ""
+    sampled = all(trace[name]["type"] == "sample" for name in labels)
+    if trace[site]["is_observed"] and sampled and field not in ("context", "_support"):
+        way_out = (
+            " Where data can be drawn at given values, numpyro_score.infer.Exchange samples such a "
+            "model as it stands."
+        )
+    raise DoublyIntractableError(
         f"Site {site!r} has an unnormalized density and {name_dependence(field, labels, trace)}: "
         "its normalizer Z changes with what is inferred and does not cancel (the model is doubly "
         "intractable). Without Z the posterior would be wrong, with perfect diagnostics. Pass "
         "log_normalizer= as a function of the same values, make them constants, or use a "
-        "normalized distribution."
+        "normalized distribution." + way_out
     )

@@ -40,6 +40,8 @@ class PreconditionedKernel(BlackJAXKernel):
     carry_fields: ClassVar[tuple[str, ...]] = ()
     #: Whether the log density is evaluated once a step, at the proposal.
     one_evaluation: ClassVar[bool] = True
+    #: Whether the state has a score, from which the metric is learned together with the draws.
+    has_score: ClassVar[bool] = True
     #: Whether it tests its position against one proposal, and ``path="local"`` is right for it.
     two_points: ClassVar[bool] = False
 
@@ -106,6 +108,7 @@ class PreconditionedKernel(BlackJAXKernel):
             adapt_step_size=self._adapt_step_size,
             adapt_mass_matrix=self._adapt_mass_matrix,
             target_accept_prob=self._target_accept_prob,
+            use_scores=self.has_score,
         )
 
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:

@@ -17,9 +17,10 @@ from numpyro_score.training._loop import has_minimum
 from numpyro_score.training._sources import Source, row_bytes
 
 _VALIDATION_FRACTION = 0.1
-_NUM_CHUNKS = 50
+_NUM_CHUNKS, _LEAST_CHUNKS = 50, 10
 _CHUNK_SIZES = (10, 500)
 _CHUNK_BYTES = 2**26
+_ROWS_PER_VALIDATION_ROW = 17
 
 
 def as_key(rng_key: Any) -> Array:
@@ -85,12 +86,17 @@ def _check_share(value: float, name: str) -> None:
         raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}.")
 
 
-def pick_chunk_size(chunk_size: int | None, num_steps: int, source: Source) -> int:
+def pick_chunk_size(
+    chunk_size: int | None, num_steps: int, source: Source, num_validation_rows: int
+) -> int:
     """Return the number of steps per compiled call."""
     if chunk_size is not None:
         check_int(chunk_size, "chunk_size", 1)
         return min(num_steps, chunk_size)
     size = int(np.clip(num_steps // _NUM_CHUNKS, *_CHUNK_SIZES))
+    # A validation row costs a third of a training row: a fiftieth of the time, or ten of them all.
+    rare = _ROWS_PER_VALIDATION_ROW * num_validation_rows // source.batch_size
+    size = max(size, min(rare, num_steps // _LEAST_CHUNKS))
     if source.rows is None:
         # The batches of a whole chunk are in memory.
         size = min(size, max(1, _CHUNK_BYTES // (source.batch_size * row_bytes(source.sample))))

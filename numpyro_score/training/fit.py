@@ -97,7 +97,8 @@ def fit(
         loss; ``None`` for never.
     :param progress_bar: show steps, losses and the time that is left.
     :param chunk_size: steps per compiled call, between which the bar moves and the validation
-        loss is taken; by default a fiftieth of ``num_steps``, within 10 to 500.
+        loss is taken; by default a fiftieth of ``num_steps``, within 10 to 500, but up to a tenth
+        where validation would cost more than a fiftieth of the time.
     :param fit_base: first call ``network.fit_base`` with the training rows and the noise scale of
         the objective, where the network has it.
     :param checkpoint: a file that is written every few seconds, as a whole or not at all. A fit
@@ -162,7 +163,9 @@ def fit(
     problem = Problem(
         rest, objective, chosen, source.rows, loss_key, batch_size, ema_decay, sharding
     )
-    size = pick_chunk_size(chunk_size, num_steps, source)
+    size = pick_chunk_size(
+        chunk_size, num_steps, source, 0 if validation is None else len(validation)
+    )
     kept = None
     if checkpoint is not None:
         facts = {

@@ -9,6 +9,9 @@ import pytest
 from numpyro_score.networks import EnergyMLP
 from numpyro_score.objectives import DenoisingScoreMatching
 from numpyro_score.training import _run, fit
+from numpyro_score.training._arguments import pick_chunk_size
+from numpyro_score.training._data import Rows
+from numpyro_score.training._sources import DeviceRows
 
 DATA = np.random.default_rng(0).normal(size=(50, 2))
 OBJECTIVE = DenoisingScoreMatching(0.5)
@@ -127,3 +130,13 @@ def test_bad_settings(setting, error, words):
 def test_a_batch_of_keys_is_refused():
     with pytest.raises(TypeError, match="one random key"):
         run(rng_key=jax.random.split(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "num_validation_rows", "chunk_size"),
+    [(1000, 0, 20), (1000, 1000, 33), (1000, 9000, 100), (100_000, 1000, 500), (5, 1000, 5)],
+)
+def test_validation_takes_a_small_part_of_the_time(num_steps, num_validation_rows, chunk_size):
+    source = DeviceRows(Rows(jnp.zeros((2000, 2)), None), 512)
+    assert pick_chunk_size(None, num_steps, source, num_validation_rows) == chunk_size
+    assert pick_chunk_size(7, num_steps, source, num_validation_rows) == min(7, num_steps)
