@@ -139,7 +139,7 @@ def test_a_flow_learns_a_banana():
         network,
         x[:5_000],
         MaximumLikelihood(),
-        num_steps=400,
+        num_steps=300,
         learning_rate=1e-2,
         validation_fraction=0.0,
         progress_bar=False,
@@ -219,9 +219,10 @@ def test_a_class_of_ones_own():
 def test_flowjax():
     flows = pytest.importorskip("flowjax.flows")
     distributions = pytest.importorskip("flowjax.distributions")
+    paramax = pytest.importorskip("paramax")
     coupling = flows.coupling_flow(
         KEY,
-        base_dist=distributions.Normal(jnp.zeros(2)),
+        base_dist=paramax.non_trainable(distributions.Normal(jnp.zeros(2))),
         cond_dim=1,
         flow_layers=2,
         nn_width=8,
