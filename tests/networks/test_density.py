@@ -65,11 +65,11 @@ def test_the_density_integrates_to_one(name):
     assert abs(total - 1) < 0.01
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["flow", "distribution"])  # of a causal one see its own tests
 def test_draws_are_those_of_the_density(name):
     network = NETWORKS[name]()
     draws = jax.jit(lambda key: network.sample(key, (4_000,)))(KEY)
-    assert draws.shape == (4_000, *shape_of(name))
+    assert draws.shape == (4_000, 2)
     assert stein_errors(network, draws) < STANDARD_ERRORS
     # What is planted: draws that are a tenth too wide.
     assert stein_errors(network, draws.mean(0) + 1.1 * (draws - draws.mean(0))) > STANDARD_ERRORS

@@ -168,7 +168,7 @@ def test_nce_with_the_base_as_its_noise_mends_it():
         TiltedEnergy(density, (quadratic, start)),
         truth.sample(KEY, (20_000,)),
         NoiseContrastiveEstimation(DensityDistribution(density, (2,)), num_noise=4),
-        num_steps=800,
+        num_steps=500,
         learning_rate=2e-2,
         validation_fraction=0.0,
         progress_bar=False,
