@@ -21,7 +21,7 @@ def shaken(network, scale=0.3):
     return eqx.combine(jax.tree.unflatten(structure, leaves), rest)
 
 
-def integral(network, shape, centre, scale, num=161, reach=9.0):
+def integral(network, shape, centre, scale, num=121, reach=9.0):
     """∫ exp(-energy) over two dimensions, by the trapezoidal rule."""
     axis = jnp.linspace(-reach, reach, num)
     grid = centre + scale * jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)

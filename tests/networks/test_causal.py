@@ -21,11 +21,16 @@ def small(shape, scale=0.3, **options):
     return shaken(CausalConvDensity(shape, **settings, key=KEY), scale)
 
 
+@eqx.filter_jit
+def mixture_jacobian(network, z):
+    return jax.jacrev(network._mixture)(z)
+
+
 def sees(network, shape):
     """Whether the mixture of pixel i depends on pixel j, shape (pixels, pixels)."""
     num = shape[-2] * shape[-1]
     z = jax.random.normal(KEY, (shape[0] if len(shape) == 3 else 1, *shape[-2:]))
-    jacobian = jax.jit(jax.jacrev(network._mixture))(z)
+    jacobian = mixture_jacobian(network, z)
     return sum(
         (leaf != 0).reshape(-1, num, len(z), num).any((0, 2)) for leaf in jax.tree.leaves(jacobian)
     ).astype(bool)
@@ -34,9 +39,11 @@ def sees(network, shape):
 BEFORE = np.tri(12, k=-1, dtype=bool)
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (2, 4, 3)])
-def test_a_pixel_sees_all_that_are_before_it_and_none_else(shape):
-    np.testing.assert_array_equal(sees(small(shape), shape), BEFORE)
+SHAPE = (2, 3, 4)
+
+
+def test_a_pixel_sees_all_that_are_before_it_and_none_else():
+    np.testing.assert_array_equal(sees(small(SHAPE), SHAPE), BEFORE)
 
 
 def see_themselves(monkeypatch):
@@ -46,13 +53,16 @@ def see_themselves(monkeypatch):
 
 def test_a_pixel_that_sees_itself_is_found(monkeypatch):
     see_themselves(monkeypatch)
-    assert sees(small((3, 4)), (3, 4)).diagonal().any()
+    # Of a shape that no other test has compiled.
+    assert sees(small((2, 2)), (2, 2)).diagonal().any()
 
 
 def test_a_blind_spot_is_found():
-    network = small((3, 4))
-    blocks = tuple(eqx.tree_at(lambda b: b.aside, b, None) for b in network.left)
-    blind = sees(eqx.tree_at(lambda n: n.left, network, blocks), (3, 4))
+    network = small(SHAPE)
+    asides = tuple(block.aside for block in network.left)
+    nothing = jax.tree.map(jnp.zeros_like, asides)
+    cut = eqx.tree_at(lambda n: tuple(block.aside for block in n.left), network, nothing)
+    blind = sees(cut, SHAPE)
     assert (blind <= BEFORE).all()
     assert (blind != BEFORE).any()
 
@@ -101,10 +111,15 @@ def test_draws_of_pixels_that_see_themselves_are_not(monkeypatch):
 def test_untrained_pixels_are_independent_with_the_moments_of_the_data():
     data = 3.0 + 2.0 * jax.random.normal(KEY, (500, 2, 2))
     network = CausalConvDensity((2, 2), width=4, depth=1, key=KEY).fit_base(data)
-    draws = jax.jit(lambda key: network.sample(key, (2_000,)))(KEY)
-    z = (draws - data.mean(0)) / data.std(0)
-    assert np.abs(standard_errors(z.reshape(2_000, -1))).max() < STANDARD_ERRORS
-    assert np.abs(standard_errors((z**2 - 1).reshape(2_000, -1))).max() < STANDARD_ERRORS
+    np.testing.assert_allclose(network.base.mean, data.mean(0).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(network.base.scale, data.std(0).ravel(), rtol=1e-5)
+    for z in (jnp.zeros((1, 2, 2)), jnp.full((1, 2, 2), 5.0)):
+        mixture = eqx.filter_jit(network._mixture)(z)
+        weight = jax.nn.softmax(mixture.logits, 0)[:, None]
+        first = (weight * mixture.mean).sum(0)
+        second = (weight * (mixture.mean**2 + jnp.exp(2 * mixture.log_scale))).sum(0)
+        np.testing.assert_allclose(first, 0.0, atol=1e-6)
+        np.testing.assert_allclose(second, 1.0, rtol=1e-5)
 
 
 def learn(network, x, num_steps):
@@ -121,7 +136,7 @@ def learn(network, x, num_steps):
         return optax.apply_updates(params, updates), state
 
     state = optimizer.init(params)
-    for rows in np.random.default_rng(0).integers(0, len(x), (num_steps, 128)):
+    for rows in np.random.default_rng(0).integers(0, len(x), (num_steps, 64)):
         params, state = step(params, state, x[rows])
     return eqx.combine(params, rest)
 
@@ -133,7 +148,7 @@ def test_it_learns_what_pixels_say_about_each_other():
     noise = np.random.default_rng(0).normal(size=(5_000, 9))
     x = jnp.asarray(noise @ np.linalg.cholesky(covariance).T, float).reshape(-1, 3, 3)
     network = CausalConvDensity((3, 3), width=8, depth=1, num_components=1, key=KEY)
-    network = learn(network.fit_base(x[:4_000]), x[:4_000], num_steps=200)
+    network = learn(network.fit_base(x[:4_000]), x[:4_000], num_steps=150)
     log_det = np.linalg.slogdet(covariance)[1]
     log_p = -0.5 * (noise[4_000:] ** 2).sum(1) - 4.5 * np.log(2 * np.pi) - 0.5 * log_det
     excess = log_p + np.asarray(jax.vmap(network)(x[4_000:]))

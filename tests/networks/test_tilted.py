@@ -30,7 +30,7 @@ from numpyro_score.objectives import NoiseContrastiveEstimation
 from numpyro_score.samplers import Langevin, Start, annealed_importance
 from numpyro_score.training import fit
 
-from .densities import KEY, STANDARD_ERRORS, shaken
+from .densities import KEY, STANDARD_ERRORS, integral, shaken
 
 MEAN = np.array([100.0, -50.0])
 FACTOR = np.array([[0.02, 0.0], [0.01, 0.03]])
@@ -114,16 +114,19 @@ def test_an_untrained_tilt_leaves_the_density_alone():
     np.testing.assert_allclose(tilted.network.base.mean, data.mean(0), rtol=1e-5)
     energies = jax.jit(jax.vmap(tilted))(data), jax.vmap(gaussian())(data)
     np.testing.assert_allclose(*energies, rtol=1e-4, atol=1e-3)
-    d = EnergyDistribution(tilted, (2,))
-    found = estimate_log_normalizer(d, KEY, num_particles=100, num_temperatures=3)
-    assert abs(found.log_normalizer) < 1e-3
     constant = NormalizedEnergy(tilted).fit_base(data)
     assert constant.log_normalizer == 0.0
     assert constant.reference is not None
-    flow, near = FlowDensity(2, width=4, key=KEY), data - jnp.asarray(MEAN, float)
+
+
+def test_untrained_tilts_by_other_energies():
+    near = jax.random.normal(KEY, (200, 2)) @ jnp.asarray(FACTOR.T, float)
+    flow = FlowDensity(2, width=4, key=KEY)
     product = TiltedEnergy(flow, InnerProductEnergy(ScoreMLP(2, width=4, key=KEY))).fit_base(near)
-    np.testing.assert_allclose(product(near[0]), flow(near[0]), rtol=1e-5)
-    image = TiltedEnergy(VAE((4, 4), 1, width=4, key=KEY), ConvEnergy((4, 4), width=4, key=KEY))
+    energies = (eqx.filter_jit(energy)(near[0]) for energy in (product, flow))
+    np.testing.assert_allclose(*energies, rtol=1e-5)
+    pixels = from_distribution(lambda p: dist.Normal(p, 1.0).to_event(2), jnp.zeros((4, 4)))
+    image = TiltedEnergy(pixels, ConvEnergy((4, 4), width=4, key=KEY))
     x = jnp.ones((4, 4))
     energies = (eqx.filter_jit(energy)(x) for energy in (image, image.reference))
     np.testing.assert_allclose(*energies, rtol=1e-5)
@@ -165,7 +168,7 @@ def test_nce_with_the_base_as_its_noise_mends_it():
         TiltedEnergy(density, (quadratic, start)),
         truth.sample(KEY, (20_000,)),
         NoiseContrastiveEstimation(DensityDistribution(density, (2,)), num_noise=4),
-        num_steps=800,
+        num_steps=500,
         learning_rate=2e-2,
         validation_fraction=0.0,
         progress_bar=False,
@@ -206,15 +209,14 @@ def test_langevin_runs_start_at_draws_of_the_base():
 
 
 def test_a_bound_is_no_start_of_annealing():
-    """Draws of a VAE are not those of the exponential of its bound, whose Z is below 1."""
+    """Draws of a VAE are not those of exp(bound), whose Z is 1 on average over its noise only."""
     network = shaken(VAE((2,), 1, depth=0, num_draws=4, key=KEY))
-    options = {"num_particles": 500, "num_temperatures": 20}
-    of_bound = estimate_log_normalizer(EnergyDistribution(network, (2,)), KEY, **options)
+    log_z = np.log(integral(network, (2,), 0.0, 1.0))
     tilted = EnergyDistribution(TiltedEnergy(network, lambda x: 0.0 * x[0]), (2,))
-    found = estimate_log_normalizer(tilted, KEY, **options)
-    error = np.hypot(found.standard_error, of_bound.standard_error)
-    assert abs(found.log_normalizer - of_bound.log_normalizer) < STANDARD_ERRORS * error + 1e-3
-    assert found.standard_error > 0
+    found = estimate_log_normalizer(tilted, KEY, num_particles=500, num_temperatures=20)
+    assert abs(found.log_normalizer - log_z) < STANDARD_ERRORS * found.standard_error < 0.3
+    # What is planted: Z is 1, as it were from the draws.
+    assert abs(log_z) > STANDARD_ERRORS * found.standard_error
 
 
 def test_the_base_must_be_a_density():

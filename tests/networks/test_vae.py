@@ -118,7 +118,7 @@ def test_training_recovers_the_covariance():
         VAE((3,), 1, depth=0, key=KEY),
         x,
         MaximumLikelihood(),
-        num_steps=1_000,
+        num_steps=500,
         learning_rate=2e-2,
         validation_fraction=0.0,
         progress_bar=False,
