@@ -1,6 +1,19 @@
 """Procedures that draw from a score or a log density, outside of any model."""
 
 from numpyro_score.samplers.annealed_importance import Annealed, Start, annealed_importance
+from numpyro_score.samplers.annealed_langevin import annealed_langevin
 from numpyro_score.samplers.langevin import Langevin, langevin, tune_step_size
+from numpyro_score.samplers.probability_flow import probability_flow
+from numpyro_score.samplers.reverse_sde import reverse_sde
 
-__all__ = ["Annealed", "Langevin", "Start", "annealed_importance", "langevin", "tune_step_size"]
+__all__ = [
+    "Annealed",
+    "Langevin",
+    "Start",
+    "annealed_importance",
+    "annealed_langevin",
+    "langevin",
+    "probability_flow",
+    "reverse_sde",
+    "tune_step_size",
+]

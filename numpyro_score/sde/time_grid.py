@@ -1,0 +1,54 @@
+"""Times at which a sampler evaluates a score."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_score._checks import check_int
+from numpyro_score._typing import Array
+from numpyro_score.sde.base import SDE
+
+Spacing: TypeAlias = Literal["log noise", "karras", "uniform"]
+
+_FINE = 20_001
+_KARRAS_POWER = 7.0
+
+
+def time_grid(sde: SDE, num_steps: int, *, spacing: Spacing = "log noise") -> Array:
+    r"""Return decreasing times from ``t_max`` to ``t_min``.
+
+    With :math:`\hat\sigma = \sigma / \alpha`, the noise relative to the data: ``"log noise"`` has
+    equal steps of :math:`\log \hat\sigma`, ``"karras"`` of :math:`\hat\sigma^{1/7}`, which spends
+    more of them at small noise, and ``"uniform"`` of t itself.
+
+    Sources: C. Lu et al., DPM-Solver, NeurIPS (2022), section 3; T. Karras et al., Elucidating the
+    design space of diffusion-based generative models, NeurIPS (2022), equation 5.
+
+    :param sde: the diffusion, whose σ / α grows with t.
+    :param num_steps: number of steps.
+    :param spacing: see above.
+    :return: shape ``(num_steps + 1,)``.
+    :raises ValueError: another spacing, no step, or a σ / α that does not grow.
+
+    >>> from numpyro_score.sde import VE, time_grid
+    >>> VE(0.1, 10.0).marginal_std(time_grid(VE(0.1, 10.0), 2)).round(3).tolist()
+    [10.0, 1.0, 0.1]
+    """
+    check_int(num_steps, "num_steps", 1)
+    if spacing not in get_args(Spacing):
+        raise ValueError(f"spacing must be one of {get_args(Spacing)}, got {spacing!r}.")
+    if spacing == "uniform":
+        return jnp.linspace(sde.t_max, sde.t_min, num_steps + 1)
+    fine = jnp.linspace(sde.t_min, sde.t_max, _FINE)
+    level = np.asarray(sde.marginal_std(fine) / sde.mean_scale(fine), np.float64)
+    if not np.all(np.diff(level) > 0):
+        raise ValueError(
+            f"marginal_std / mean_scale of a {type(sde).__name__} must grow with the time from "
+            f"t_min = {sde.t_min} to t_max = {sde.t_max}, and it does not; choose spacing='uniform'."
+        )
+    ruler = np.log(level) if spacing == "log noise" else level ** (1 / _KARRAS_POWER)
+    marks = np.linspace(ruler[-1], ruler[0], num_steps + 1)
+    return jnp.asarray(np.interp(marks, ruler, np.asarray(fine)), jnp.result_type(float))
