@@ -34,9 +34,9 @@ def annealed_langevin(
               \qquad \varepsilon_i = \varepsilon\, \sigma_i^2 / \sigma_L^2
 
     *Use it* to draw from a network of noise levels, or to start chains in all modes. *Do not* where
-    the weights of modes matter: they freeze at the level below which chains no longer cross, and the
-    steps are not tested, so that both leave a small bias. :func:`reverse_sde` has none but that of
-    its steps.
+    the weights of modes matter: they freeze at the level below which chains no longer cross, and
+    the steps are not tested, so that both leave a small bias. :func:`reverse_sde` has none but that
+    of its steps.
 
     Source: Y. Song & S. Ermon, Generative modeling by estimating gradients of the data
     distribution, NeurIPS (2019), algorithm 1, whose step is 2ε.

@@ -45,9 +45,9 @@ def reverse_sde(
     for each. Its published rule divides by the norm of the score, which is about 1 / σ.
 
     Sources: B. D. O. Anderson, Reverse-time diffusion equation models, Stochastic Processes and
-    their Applications 12 (1982); Y. Song et al. (2021), equation 6, algorithms 2 to 5 and appendix F
-    for ancestral sampling, whose flow is here taken by DPM-Solver++(2S) of C. Lu et al., arXiv
-    2211.01095 (2022), algorithm 1.
+    their Applications 12 (1982); Y. Song et al. (2021), equation 6, algorithms 2 to 5 and, for
+    ancestral sampling, appendix F; its flow is here taken by DPM-Solver++(2S) of C. Lu et al.,
+    arXiv 2211.01095 (2022), algorithm 1.
 
     :param rng_key: a random key.
     :param score: ``score(x, t)`` of one event: an energy or a score, anything that
@@ -111,8 +111,8 @@ class Exponential:
     r"""The flow down to less noise than is wanted, and noise on top.
 
     From :math:`\hat\sigma` the flow goes to :math:`\hat\sigma_n^2 / \hat\sigma`, as far below the
-    next level :math:`\hat\sigma_n` as that is below this one, in one step of the exponential midpoint
-    rule. Its midpoint is the next level itself. Were the flow exact, so would be the draws.
+    next level :math:`\hat\sigma_n` as that is below this one, in one step of the exponential
+    midpoint rule, whose midpoint is the next level itself. An exact flow would give exact draws.
     """
 
     sde: SDE

@@ -17,14 +17,14 @@ def convert(
 ) -> Array:
     r"""Turn what a network predicts at :math:`x_t = \alpha x_0 + \sigma \varepsilon` into another.
 
-    ============  ===================================================  =========================
-    prediction    expected value, given :math:`x_t`                    from the denoised D
-    ============  ===================================================  =========================
-    ``denoised``  :math:`x_0`                                          D
-    ``noise``     :math:`\varepsilon`                                  :math:`(x - \alpha D)/\sigma`
-    ``score``     :math:`-\varepsilon / \sigma`                        :math:`(\alpha D - x)/\sigma^2`
-    ``velocity``  :math:`\alpha \varepsilon - \sigma x_0`              from noise and D
-    ============  ===================================================  =========================
+    ============  =====================================  ==================================
+    prediction    what it expects, given :math:`x_t`     from the denoised D
+    ============  =====================================  ==================================
+    ``denoised``  :math:`x_0`                            D
+    ``noise``     :math:`\varepsilon`                    :math:`(x - \alpha D)/\sigma`
+    ``score``     :math:`-\varepsilon / \sigma`          :math:`(\alpha D - x)/\sigma^2`
+    ``velocity``  :math:`\alpha \varepsilon-\sigma x_0`  from noise and D
+    ============  =====================================  ==================================
 
     Sources: B. Efron, Tweedie's formula and selection bias, Journal of the American Statistical
     Association 106 (2011), for the score; T. Salimans & J. Ho, Progressive distillation for fast

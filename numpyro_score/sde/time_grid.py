@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,12 +43,13 @@ def time_grid(sde: SDE, num_steps: int, *, spacing: Spacing = "log noise") -> Ar
         raise ValueError(f"spacing must be one of {get_args(Spacing)}, got {spacing!r}.")
     if spacing == "uniform":
         return jnp.linspace(sde.t_max, sde.t_min, num_steps + 1)
-    fine = jnp.linspace(sde.t_min, sde.t_max, _FINE)
-    level = np.asarray(sde.marginal_std(fine) / sde.mean_scale(fine), np.float64)
+    with jax.ensure_compile_time_eval():
+        fine = jnp.linspace(sde.t_min, sde.t_max, _FINE)
+        level = np.asarray(sde.marginal_std(fine) / sde.mean_scale(fine), np.float64)
     if not np.all(np.diff(level) > 0):
         raise ValueError(
             f"marginal_std / mean_scale of a {type(sde).__name__} must grow with the time from "
-            f"t_min = {sde.t_min} to t_max = {sde.t_max}, and it does not; choose spacing='uniform'."
+            f"t_min = {sde.t_min} to t_max = {sde.t_max}, and does not; choose spacing='uniform'."
         )
     ruler = np.log(level) if spacing == "log noise" else level ** (1 / _KARRAS_POWER)
     marks = np.linspace(ruler[-1], ruler[0], num_steps + 1)
