@@ -14,7 +14,8 @@ from numpyro_score._typing import Array
 from numpyro_score.networks import score_fn
 from numpyro_score.samplers._diffusion import Times, check_events, check_sde, walk
 from numpyro_score.samplers._relative import look
-from numpyro_score.sde import SDE, Spacing, time_grid
+from numpyro_score.sde import SDE, time_grid
+from numpyro_score.sde.time_grid import Spacing
 
 ReverseMethod: TypeAlias = Literal["exponential", "euler-maruyama"]
 

@@ -2,9 +2,9 @@
 
 from numpyro_score.sde.base import SDE
 from numpyro_score.sde.in_time import InTime
-from numpyro_score.sde.predictions import Prediction, convert
+from numpyro_score.sde.predictions import convert
 from numpyro_score.sde.sub_vp import SubVP
-from numpyro_score.sde.time_grid import Spacing, time_grid
+from numpyro_score.sde.time_grid import time_grid
 from numpyro_score.sde.ve import VE
 from numpyro_score.sde.vp import VP, CosineVP
 
@@ -14,8 +14,6 @@ __all__ = [
     "VP",
     "CosineVP",
     "InTime",
-    "Prediction",
-    "Spacing",
     "SubVP",
     "convert",
     "time_grid",

@@ -43,8 +43,8 @@ def convert(
     >>> from numpyro_score.sde import VE, convert
     >>> sde = VE(1.0, 4.0)  # σ = 2 at t = 1/2
     >>> x = jnp.array([3.0, -1.0])
-    >>> convert(-x / 5, x, 0.5, sde, source="score", target="denoised").round(3).tolist()
-    [0.6, -0.2]
+    >>> convert(-x / 5, x, 0.5, sde, source="score", target="denoised").round(3)
+    Array([ 0.6, -0.2], dtype=float32)
     """
     for name, kind in (("source", source), ("target", target)):
         if kind not in get_args(Prediction):

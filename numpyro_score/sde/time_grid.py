@@ -35,8 +35,8 @@ def time_grid(sde: SDE, num_steps: int, *, spacing: Spacing = "log noise") -> Ar
     :raises ValueError: another spacing, no step, or a σ / α that does not grow.
 
     >>> from numpyro_score.sde import VE, time_grid
-    >>> VE(0.1, 10.0).marginal_std(time_grid(VE(0.1, 10.0), 2)).round(3).tolist()
-    [10.0, 1.0, 0.1]
+    >>> VE(0.1, 10.0).marginal_std(time_grid(VE(0.1, 10.0), 2)).round(3)
+    Array([10. ,  1. ,  0.1], dtype=float32)
     """
     check_int(num_steps, "num_steps", 1)
     if spacing not in get_args(Spacing):
