@@ -2,12 +2,14 @@
 
 from numpyro_score.distributions.base import LearnedDistribution
 from numpyro_score.distributions.density import DensityDistribution
+from numpyro_score.distributions.diffusion import DiffusionDistribution
 from numpyro_score.distributions.energy import EnergyDistribution
 from numpyro_score.distributions.normalizer import LogNormalizerEstimate, estimate_log_normalizer
 from numpyro_score.distributions.score import ScoreDistribution
 
 __all__ = [
     "DensityDistribution",
+    "DiffusionDistribution",
     "EnergyDistribution",
     "LearnedDistribution",
     "LogNormalizerEstimate",

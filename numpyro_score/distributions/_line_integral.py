@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.distributions._tangents import changes, materialize
 
 
 @lru_cache
@@ -97,30 +97,14 @@ def _anchored_line_integral_jvp(
     args_dot, x_dot, anchor_dot = tangents
     value, score_x = _integrate(score, num_nodes, args, x, anchor)
     out_dot = jnp.zeros_like(value)
-    if not isinstance(x_dot, SymbolicZero):
+    if changes(x_dot):
         out_dot = out_dot + jnp.sum(score_x * x_dot)
     rest, rest_dot = (args, anchor), (args_dot, anchor_dot)
-    if any(not isinstance(dot, SymbolicZero) for dot in _leaves(rest_dot)):
+    if changes(rest_dot):
         _, dot = jax.jvp(
             lambda args, anchor: _integrate(score, num_nodes, args, x, anchor)[0],
             rest,
-            jax.tree.map(_materialize, rest, rest_dot, is_leaf=_is_symbolic),
+            materialize(rest, rest_dot),
         )
         out_dot = out_dot + dot
     return value, out_dot
-
-
-def _is_symbolic(x: Any) -> bool:
-    return isinstance(x, SymbolicZero)
-
-
-def _leaves(tree: PyTree) -> list[Any]:
-    return jax.tree.leaves(tree, is_leaf=_is_symbolic)
-
-
-def _materialize(primal: Array, tangent: Any) -> Any:
-    if not isinstance(tangent, SymbolicZero):
-        return tangent
-    if jnp.issubdtype(jnp.result_type(primal), jnp.inexact):
-        return jnp.zeros_like(primal)
-    return np.zeros(jnp.shape(primal), jax.dtypes.float0)

@@ -2,6 +2,7 @@
 
 from numpyro_score.samplers.annealed_importance import Annealed, Start, annealed_importance
 from numpyro_score.samplers.annealed_langevin import annealed_langevin
+from numpyro_score.samplers.flow_density import flow_log_density, last_normal
 from numpyro_score.samplers.langevin import Langevin, langevin, tune_step_size
 from numpyro_score.samplers.probability_flow import probability_flow
 from numpyro_score.samplers.reverse_sde import reverse_sde
@@ -12,7 +13,9 @@ __all__ = [
     "Start",
     "annealed_importance",
     "annealed_langevin",
+    "flow_log_density",
     "langevin",
+    "last_normal",
     "probability_flow",
     "reverse_sde",
     "tune_step_size",

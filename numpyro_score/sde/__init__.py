@@ -1,6 +1,7 @@
 """Diffusions that turn data into noise: what noise there is at which time."""
 
 from numpyro_score.sde.base import SDE
+from numpyro_score.sde.from_time import From
 from numpyro_score.sde.in_time import InTime
 from numpyro_score.sde.predictions import convert
 from numpyro_score.sde.sub_vp import SubVP
@@ -13,6 +14,7 @@ __all__ = [
     "VE",
     "VP",
     "CosineVP",
+    "From",
     "InTime",
     "SubVP",
     "convert",
