@@ -14,6 +14,7 @@ from numpyro_score._checks import is_array
 from numpyro_score._description import UndescribableError, UnknownError, build, describe
 from numpyro_score.distributions import (
     DensityDistribution,
+    DiffusionDistribution,
     EnergyDistribution,
     LearnedDistribution,
     ScoreDistribution,
@@ -22,7 +23,8 @@ from numpyro_score.networks import as_network
 from numpyro_score.training import FitResult
 
 _DISTRIBUTIONS: dict[str, type[LearnedDistribution]] = {
-    cls.__name__: cls for cls in (DensityDistribution, EnergyDistribution, ScoreDistribution)
+    cls.__name__: cls
+    for cls in (DensityDistribution, DiffusionDistribution, EnergyDistribution, ScoreDistribution)
 }
 
 
@@ -114,20 +116,11 @@ def _parts(obj: Any) -> Any:
     """Return a network itself, or of a distribution what its constructor takes."""
     if not isinstance(obj, LearnedDistribution):
         return {"network": obj}
-    options = {
-        "condition": obj.condition,
-        "condition_event_dim": obj.condition_event_dim,
-        "support": obj.support,
-    }
-    if not isinstance(obj, DensityDistribution):
-        options |= {"log_normalizer": obj.log_normalizer, "sampler": obj.sampler}
-    if isinstance(obj, ScoreDistribution):
-        options |= {"anchor": obj.anchor, "num_nodes": obj.num_nodes}
     return {
         "distribution": type(obj).__name__,
         "network": obj.network,
         "event_shape": obj.event_shape,
-        "options": options,
+        "options": obj._options(),
     }
 
 
@@ -137,7 +130,7 @@ def _assemble(parts: dict[str, Any]) -> Any:
     cls = _DISTRIBUTIONS.get(parts["distribution"])
     if cls is None:
         raise UnknownError(f"it holds a {parts['distribution']}, which there is not")
-    return cls(parts["network"], parts["event_shape"], **parts["options"])
+    return cls(network=parts["network"], event_shape=parts["event_shape"], **parts["options"])
 
 
 def _replaced(

@@ -14,11 +14,13 @@ from numpyro.distributions import constraints
 from numpyro_score import infer, networks
 from numpyro_score.distributions import (
     DensityDistribution,
+    DiffusionDistribution,
     EnergyDistribution,
     LearnedDistribution,
     ScoreDistribution,
 )
 from numpyro_score.samplers import Langevin
+from numpyro_score.sde import VP
 
 PRECISION = jnp.array([[2.0, 0.6], [0.6, 1.0]])
 MEAN = jnp.array([1.0, -2.0])
@@ -32,6 +34,13 @@ def gaussian_energy(x):
 def gaussian_score(x):
     """Score of the same."""
     return -PRECISION @ (x - MEAN)
+
+
+def noised_gaussian_score(x, t):
+    """Score of the same with the noise of a diffusion."""
+    scale, std = VP().mean_scale(t), VP().marginal_std(t)
+    covariance = scale**2 * jnp.linalg.inv(PRECISION) + std**2 * jnp.eye(2)
+    return -jnp.linalg.solve(covariance, x - scale * MEAN)
 
 
 class FunctionLeaf(eqx.Module):
@@ -138,6 +147,23 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
             networks.from_distribution(lambda p, c: dist.Normal(c, p).to_event(1), jnp.ones(2)),
             (2,),
             condition=jnp.arange(6.0).reshape(3, 2),
+            **k,
+        ),
+        _conditional,
+        draws=True,
+    ),
+    "diffusion": DistributionCase(
+        lambda **k: DiffusionDistribution(noised_gaussian_score, VP(), (2,), num_steps=3, **k),
+        _gaussian,
+        draws=True,
+    ),
+    "diffusion_conditional": DistributionCase(
+        lambda **k: DiffusionDistribution(
+            lambda x, t, c: VP().mean_scale(t) * c - x,
+            VP(),
+            (2,),
+            condition=jnp.arange(6.0).reshape(3, 2),
+            num_steps=3,
             **k,
         ),
         _conditional,

@@ -15,7 +15,11 @@ from numpyro.distributions import constraints
 import numpyro_score
 from numpyro_score import LoadError, load, save
 from numpyro_score._array_file import read_file, write_file
-from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
+from numpyro_score.distributions import (
+    DiffusionDistribution,
+    EnergyDistribution,
+    ScoreDistribution,
+)
 from numpyro_score.networks import (
     AtNoise,
     EnergyMLP,
@@ -67,6 +71,9 @@ DISTRIBUTIONS = {
     ),
     "conditional": lambda: EnergyDistribution(
         trained(EnergyMLP(3, width=4, condition_size=2, key=KEY)), (3,), condition=jnp.ones((4, 2))
+    ),
+    "diffusion": lambda: DiffusionDistribution(
+        InTime(trained(NoiseEnergyMLP(3, width=4, key=KEY)), VP()), VP(), (3,), num_steps=7
     ),
     "score": lambda: ScoreDistribution(
         NETWORKS["score"](), (3,), anchor=jnp.array([0.1, 0.2, 0.3]), num_nodes=5

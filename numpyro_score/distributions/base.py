@@ -237,6 +237,16 @@ class LearnedDistribution(dist.Distribution):
         check_positive(tol, "tol")
         return best_minimum(_search(self, rng_key, num_starts, num_steps, tol), num_steps, tol)
 
+    def _options(self) -> dict[str, Any]:
+        """Return what the constructor takes beside the network and the shape of an event."""
+        return {
+            "condition": self.condition,
+            "condition_event_dim": self.condition_event_dim,
+            "support": self.support,
+            "log_normalizer": self.log_normalizer,
+            "sampler": self.sampler,
+        }
+
     def _state(self) -> str:
         return "normalized" if self.normalized else "unnormalized"
 

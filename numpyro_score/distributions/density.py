@@ -89,6 +89,10 @@ class DensityDistribution(EnergyDistribution):
             "EnergyDistribution(network, event_shape, log_normalizer=...)."
         )
 
+    def _options(self) -> dict[str, Any]:
+        options = super()._options()
+        return {name: options[name] for name in ("condition", "condition_event_dim", "support")}
+
     def _state(self) -> str:
         is_bound = self._static.is_bound
         return "log_prob is a lower bound" if is_bound else super()._state()

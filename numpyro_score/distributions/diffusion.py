@@ -165,16 +165,8 @@ class DiffusionDistribution(LearnedDistribution):
 
         :raises ValueError: a time that is not between ``t_min`` and ``t_max``.
         """
-        return DiffusionDistribution(
-            self.network,
-            From(self.sde, t),
-            self.event_shape,
-            condition=self.condition,
-            condition_event_dim=self.condition_event_dim,
-            data_scale=self.data_scale,
-            divergence=self.divergence,
-            num_steps=self.num_steps,
-        )
+        options = self._options() | {"sde": From(self.sde, t)}
+        return DiffusionDistribution(self.network, event_shape=self.event_shape, **options)
 
     def with_log_normalizer(self, log_normalizer: Array | float) -> Self:
         """Refused: the density has its normalizer.
@@ -182,6 +174,16 @@ class DiffusionDistribution(LearnedDistribution):
         :raises ValueError: always.
         """
         raise ValueError("a DiffusionDistribution is normalized by construction.")
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "sde": self.sde,
+            "condition": self.condition,
+            "condition_event_dim": self.condition_event_dim,
+            "data_scale": self.data_scale,
+            "divergence": self.divergence,
+            "num_steps": self.num_steps,
+        }
 
     def _state(self) -> str:
         how = "exact trace" if self.divergence == "exact" else "one fixed probe of the trace"
@@ -225,9 +227,15 @@ class _Flow:
         )
 
 
+@partial(jax.jit, static_argnums=0)
+def _solve(flow: _Flow, args: Any, x: Array) -> Array:
+    # Compiled once for all distributions of one network, also where nobody compiles the model.
+    return flow.log_density(args, x)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_prob(flow: _Flow, args: Any, x: Array) -> Array:
-    return flow.log_density(args, x)
+    return _solve(flow, args, x)
 
 
 @partial(_log_prob.defjvp, symbolic_zeros=True)
@@ -241,7 +249,7 @@ def _log_prob_jvp(flow: _Flow, primals: Any, tangents: Any) -> tuple[Array, Arra
             (materialize(args, args_dot),),
         )
     else:
-        value = flow.log_density(args, x)
+        value = _log_prob(flow, args, x)
         out_dot = jnp.zeros_like(value)
     if changes(x_dot):
         first = jnp.asarray(flow.sde.t_min, x.dtype)

@@ -121,6 +121,9 @@ class ScoreDistribution(LearnedDistribution):
             _Score(self._static), self.num_nodes, (self._arrays, condition), x, self.anchor
         )
 
+    def _options(self) -> dict[str, Any]:
+        return super()._options() | {"anchor": self.anchor, "num_nodes": self.num_nodes}
+
     def score(self, value: Array) -> Array:
         """The network itself at ``value``, without a line integral."""
         return self._map(self.network, value)

@@ -118,7 +118,7 @@ def test_the_derivative_in_a_condition_is_that_of_the_density():
     sde = VP()
 
     def log_prob(c):
-        score = lambda x, t, c: (sde.mean_scale(t) * c - x)  # noqa: E731
+        score = lambda x, t, c: sde.mean_scale(t) * c - x  # noqa: E731
         return DiffusionDistribution(score, sde, (2,), condition=c).log_prob(jnp.ones(2))
 
     c = jnp.array([0.3, -0.5])
@@ -170,7 +170,7 @@ def test_a_prior_and_a_likelihood_of_a_model():
     y = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.5, -1.0]])
     check_model(model, y)  # its normalizer is there
     mcmc = MCMC(
-        MALA(model), num_warmup=200, num_samples=400, num_chains=4,
+        MALA(model), num_warmup=100, num_samples=200, num_chains=8,
         chain_method="vectorized", progress_bar=False,
     )  # fmt: skip
     mcmc.run(jax.random.key(0), y)
