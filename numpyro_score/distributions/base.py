@@ -26,6 +26,7 @@ from numpyro_score._checks import (
     is_concrete,
 )
 from numpyro_score._typing import Array, PyTree, Shape
+from numpyro_score.distributions._log_normalizer import as_log_normalizer
 from numpyro_score.distributions._mode import Minimum, best_minimum, minimize_energy
 from numpyro_score.distributions._support import (
     event_support,
@@ -78,7 +79,7 @@ class LearnedDistribution(dist.Distribution):
         self.condition_event_dim = condition_event_dim
         self.sampler = sampler
         batch_shape = self._condition_batch_shape()
-        self.log_normalizer = _as_log_normalizer(log_normalizer, batch_shape)
+        self.log_normalizer = as_log_normalizer(log_normalizer, batch_shape)
         self._check_network(event_shape)
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
 
@@ -99,7 +100,7 @@ class LearnedDistribution(dist.Distribution):
             :func:`estimate_log_normalizer`.
         """
         normalized = copy.copy(self)
-        normalized.log_normalizer = _as_log_normalizer(log_normalizer, self.batch_shape)
+        normalized.log_normalizer = as_log_normalizer(log_normalizer, self.batch_shape)
         return normalized
 
     @property
@@ -255,26 +256,6 @@ class LearnedDistribution(dist.Distribution):
             f"{type(self).__name__}({type(self._static).__name__}, batch_shape="
             f"{self.batch_shape}, event_shape={self.event_shape}, {self._state()})"
         )
-
-
-def _as_log_normalizer(value: Array | float | None, batch_shape: Shape) -> Array | None:
-    if value is None:
-        return None
-    if jnp.iscomplexobj(value):
-        raise TypeError("log_normalizer must be real, got complex numbers.")
-    array = jnp.asarray(value, dtype=jnp.result_type(float))
-    if is_concrete(array) and not np.isfinite(array).all():
-        raise ValueError(f"log_normalizer must be finite, got {value!r}.")
-    try:
-        fits = jnp.broadcast_shapes(array.shape, batch_shape) == batch_shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"log_normalizer must be a number for each member of the batch_shape {batch_shape}, "
-            f"got the shape {array.shape}."
-        )
-    return array
 
 
 # Compiled once for all distributions of one network, whatever its parameters and conditions.

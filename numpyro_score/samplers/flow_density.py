@@ -65,7 +65,6 @@ def flow_log_density(
     :raises ValueError: another ``divergence``, or a tolerance that is not above 0.
 
     >>> import jax.numpy as jnp
-    import numpyro.distributions as dist
     >>> from numpyro_score.samplers import flow_log_density
     >>> from numpyro_score.sde import VP
     >>> value = flow_log_density(lambda x, t: -x, VP(), jnp.zeros(2))  # standard normal data
