@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from numpyro_score._typing import Array, PyTree
@@ -38,6 +39,7 @@ class Problem(NamedTuple):
     batch_size: int
     ema_decay: float
     sharding: jax.sharding.Sharding | None = None
+    one_by_one: bool = False
 
     def network(self, params: PyTree) -> Any:
         """Return the network that has these parameters."""
@@ -117,7 +119,6 @@ def all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
-@eqx.filter_jit
 def run_chunk(
     problem: Problem,
     state: State,
@@ -137,7 +138,37 @@ def run_chunk(
     :return: the state, whose ``finite`` is False after a stop, and the loss of each step in an
         array of shape ``(chunk_size,)``.
     """
+    run = _run_one_by_one if problem.one_by_one else _run_loop
+    return run(problem, state, num_steps, chunk_size, careful, batches)
 
+
+def _run_one_by_one(
+    problem: Problem,
+    state: State,
+    num_steps: Array,
+    chunk_size: int,
+    careful: bool,
+    batches: Rows | None,
+) -> tuple[State, Array]:
+    losses = np.zeros(chunk_size, jnp.result_type(float))
+    for i in range(int(num_steps)):
+        batch = jax.tree.map(lambda x, i=i: x[i], batches)
+        state, losses[i] = _compiled_step(problem, state, batch, careful)
+        if not state.finite:
+            break
+    finite = state.finite & _compiled_all_finite(state.params)
+    return state._replace(finite=finite), jnp.asarray(losses)
+
+
+@eqx.filter_jit
+def _run_loop(
+    problem: Problem,
+    state: State,
+    num_steps: Array,
+    chunk_size: int,
+    careful: bool,
+    batches: Rows | None,
+) -> tuple[State, Array]:
     def unfinished(carry: tuple[State, Array, Array]) -> Array:
         state, _, i = carry
         return state.finite & (i < num_steps)
@@ -153,7 +184,10 @@ def run_chunk(
     return state._replace(finite=state.finite & all_finite(state.params)), losses
 
 
-@eqx.filter_jit
+_compiled_step = eqx.filter_jit(_step)
+_compiled_all_finite = jax.jit(all_finite)
+
+
 def losses_of(problem: Problem, params: PyTree, rows: Rows, rng_key: Array) -> Array:
     """Return the loss of each of ``rows``, computed a batch at a time."""
     num_rows = len(rows)
@@ -163,5 +197,29 @@ def losses_of(problem: Problem, params: PyTree, rows: Rows, rng_key: Array) -> A
     filled = rows.take(jnp.arange(num_batches * size) % num_rows)
     batches = jax.tree.map(lambda x: x.reshape(num_batches, size, *x.shape[1:]), filled)
     keys = jax.random.split(rng_key, num_batches)
-    losses = jax.lax.map(lambda args: problem.losses(params, *args), (batches, keys))
-    return losses.ravel()[:num_rows]
+    if problem.one_by_one:
+        parts = [jax.tree.map(lambda x, i=i: x[i], (batches, keys)) for i in range(num_batches)]
+        each = [_compiled_losses(problem, params, *part) for part in parts]
+        return jnp.concatenate(each)[:num_rows]
+    return _map_losses(problem, params, batches, keys).ravel()[:num_rows]
+
+
+@eqx.filter_jit
+def _compiled_losses(problem: Problem, params: PyTree, batch: Rows, rng_key: Array) -> Array:
+    return problem.losses(params, batch, rng_key)
+
+
+@eqx.filter_jit
+def _map_losses(problem: Problem, params: PyTree, batches: Rows, keys: Array) -> Array:
+    return jax.lax.map(lambda args: problem.losses(params, *args), (batches, keys))
+
+
+def is_slow_in_loops(problem: Problem, params: PyTree, rows: Rows) -> bool:
+    """Whether steps had better be programs of their own.
+
+    Within a compiled loop, XLA's convolutions on a CPU take some ten times as long as outside.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    trace = jax.make_jaxpr(lambda params: problem.losses(params, rows, jax.random.key(0)))
+    return "conv_general_dilated" in str(trace(params))

@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 
 from numpyro_score._array_file import digest_arrays, key_digest
@@ -27,7 +28,7 @@ from numpyro_score.training._batch_iterator import is_batches
 from numpyro_score.training._checkpoint import Checkpoint, words
 from numpyro_score.training._data import Rows
 from numpyro_score.training._judge import Judge, find_fault
-from numpyro_score.training._loop import Problem, split_network
+from numpyro_score.training._loop import Problem, is_slow_in_loops, split_network
 from numpyro_score.training._optimizer import choose_optimizer
 from numpyro_score.training._prepare import prepare
 from numpyro_score.training._run import Run
@@ -163,6 +164,8 @@ def fit(
     problem = Problem(
         rest, objective, chosen, source.rows, loss_key, batch_size, ema_decay, sharding
     )
+    one_by_one = is_slow_in_loops(problem, params, sample.take(jnp.arange(1)))
+    problem = problem._replace(one_by_one=one_by_one)
     size = pick_chunk_size(
         chunk_size, num_steps, source, 0 if validation is None else len(validation)
     )
