@@ -23,6 +23,7 @@ from numpyro_score.networks.noised_base import NoisedGaussian
 from numpyro_score.samplers import flow_log_density, last_normal, reverse_sde
 from numpyro_score.samplers.flow_density import Divergence
 from numpyro_score.sde import SDE, From
+from numpyro_score.sde.base import check_sde
 
 _EXACT_UP_TO = 64
 
@@ -87,10 +88,7 @@ class DiffusionDistribution(LearnedDistribution):
         num_steps: int = 100,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(sde, SDE):
-            raise TypeError(
-                f"sde must be a diffusion of numpyro_score.sde such as VP(), got {sde!r}."
-            )
+        check_sde(sde)
         check_int(num_steps, "num_steps", 1)
         if divergence not in (None, *get_args(Divergence)):
             raise ValueError(f"divergence must be 'exact' or 'hutchinson', got {divergence!r}.")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from numpyro_score._typing import Array
 from numpyro_score.objectives._base import batched_score, map_rows, sum_event
 from numpyro_score.sde import SDE
+from numpyro_score.sde.base import check_sde
 
 Weighting: TypeAlias = Literal["noise", "likelihood"]
 
@@ -60,11 +61,7 @@ class DiffusionScoreMatching:
     weighting: Weighting = "noise"
 
     def __post_init__(self):
-        if not isinstance(self.sde, SDE):
-            raise TypeError(
-                "sde must be a diffusion of numpyro_score.sde such as VE(), got "
-                f"{type(self.sde).__name__}."
-            )
+        check_sde(self.sde)
         if self.weighting not in get_args(Weighting):
             raise ValueError(f"weighting must be 'noise' or 'likelihood', got {self.weighting!r}.")
 

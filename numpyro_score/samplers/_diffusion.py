@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.sde import SDE
 
 _NUM_UPDATES = 50
 
@@ -98,12 +97,6 @@ def _refuse_lost(lost: np.ndarray, times: np.ndarray) -> None:
         f"{times[first]:.4g}: the score is NaN or too large where they are. Take more steps, or a "
         "diffusion whose first noise is no larger than the one that the score was trained with."
     )
-
-
-def check_sde(sde: SDE) -> None:
-    """Refuse anything but a diffusion."""
-    if not isinstance(sde, SDE):
-        raise TypeError(f"sde must be a diffusion of numpyro_score.sde such as VP(), got {sde!r}.")
 
 
 def check_events(x: Array) -> None:

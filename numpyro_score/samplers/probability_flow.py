@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from numpyro_score._typing import Array
 from numpyro_score.networks import score_fn
-from numpyro_score.samplers._diffusion import Times, check_events, check_sde, walk
+from numpyro_score.samplers._diffusion import Times, check_events, walk
 from numpyro_score.samplers._relative import look
 from numpyro_score.sde import SDE, time_grid
+from numpyro_score.sde.base import check_sde
 from numpyro_score.sde.time_grid import Spacing
 
 FlowMethod: TypeAlias = Literal["dpm-solver++", "heun"]

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array
 from numpyro_score.networks import score_fn
-from numpyro_score.samplers._diffusion import Times, check_events, check_sde, walk
+from numpyro_score.samplers._diffusion import Times, check_events, walk
 from numpyro_score.samplers._relative import look
 from numpyro_score.sde import SDE, time_grid
+from numpyro_score.sde.base import check_sde
 from numpyro_score.sde.time_grid import Spacing
 
 ReverseMethod: TypeAlias = Literal["exponential", "euler-maruyama"]

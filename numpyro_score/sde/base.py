@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -52,3 +53,9 @@ class SDE(ABC):
         """Return what is left of any data at ``t_max``: a normal without a trace of them."""
         scale = self.marginal_std(jnp.asarray(self.t_max, float))
         return dist.Normal(jnp.zeros(event_shape), scale).to_event(len(event_shape))
+
+
+def check_sde(sde: Any) -> None:
+    """Refuse anything but a diffusion."""
+    if not isinstance(sde, SDE):
+        raise TypeError(f"sde must be a diffusion of numpyro_score.sde such as VP(), got {sde!r}.")

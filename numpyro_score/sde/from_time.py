@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from numpyro_score._typing import Array
-from numpyro_score.sde.base import SDE
+from numpyro_score.sde.base import SDE, check_sde
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,7 @@ class From(SDE):
     t_min: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sde, SDE):
-            raise TypeError(
-                f"sde must be a diffusion of numpyro_score.sde such as VP(), got {self.sde!r}."
-            )
+        check_sde(self.sde)
         if not self.sde.t_min <= self.t_min < self.sde.t_max:
             raise ValueError(
                 f"the time must be at least t_min = {self.sde.t_min} and below t_max = "

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from numpyro_score._typing import Array
-from numpyro_score.sde.base import SDE
+from numpyro_score.sde.base import SDE, check_sde
 
 
 class InTime(eqx.Module):
@@ -45,10 +45,7 @@ class InTime(eqx.Module):
     sde: SDE = eqx.field(static=True)
 
     def __init__(self, network: Callable[..., Array], sde: SDE) -> None:
-        if not isinstance(sde, SDE):
-            raise TypeError(
-                f"sde must be a diffusion of numpyro_score.sde such as VP(), got {sde!r}."
-            )
+        check_sde(sde)
         self.network = network
         self.sde = sde
 
