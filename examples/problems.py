@@ -91,7 +91,7 @@ def two_moons() -> Problem:
     baselines = {
         "flow": networks.FlowDensity(2, key=key),
         "autoregressive": OfImages(networks.CausalConvDensity((1, 2), key=key)),
-        "VAE": networks.VAE((2,), 2, key=key),
+        "VAE, estimated": networks.VAE((2,), 2, key=key),
     }
     energy = networks.EnergyMLP(2, width=64, depth=3, key=key)
     who = contenders(train, energy, 0.2, baselines)
@@ -112,7 +112,7 @@ def digits() -> Problem:
     baselines = {
         "flow": networks.FlowDensity(64, width=128, key=key),
         "autoregressive": OfImages(networks.CausalConvDensity((8, 8), width=16, depth=2, key=key)),
-        "VAE": networks.VAE((64,), 16, key=key),
+        "VAE, estimated": networks.VAE((64,), 16, key=key),
     }
     who = contenders(train, networks.EnergyMLP(64, depth=3, key=key), DIGITS_NOISE, baselines)
     del who["esm"]  # 64 second derivatives a row: an hour where the others take a minute
