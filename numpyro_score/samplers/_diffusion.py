@@ -39,6 +39,14 @@ class Stepper(Protocol):
         """
 
 
+class Memoryless:
+    """A method whose steps take nothing from the one before."""
+
+    def init(self, x: Array) -> tuple:
+        """Return nothing."""
+        return ()
+
+
 def walk(
     rng_key: Array,
     stepper: Stepper,

@@ -13,7 +13,7 @@ import numpy as np
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array
 from numpyro_score.networks import score_fn
-from numpyro_score.samplers._diffusion import Times, check_events, walk
+from numpyro_score.samplers._diffusion import Memoryless, Times, check_events, walk
 
 
 def annealed_langevin(
@@ -75,16 +75,12 @@ def annealed_langevin(
 
 
 @dataclass(frozen=True)
-class Level:
+class Level(Memoryless):
     """All steps at one noise level."""
 
     step_size: float
     smallest: float
     num_steps: int
-
-    def init(self, x: Array) -> tuple:
-        """Return nothing: there is no memory."""
-        return ()
 
     def step(
         self, rng_key: Array, x: Array, memory: tuple, times: Times, score: Callable[..., Array]

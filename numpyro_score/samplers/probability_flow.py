@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from numpyro_score._typing import Array
 from numpyro_score.networks import score_fn
-from numpyro_score.samplers._diffusion import Times, check_events, walk
+from numpyro_score.samplers._diffusion import Memoryless, Times, check_events, walk
 from numpyro_score.samplers._relative import look
 from numpyro_score.sde import SDE, time_grid
 from numpyro_score.sde.base import check_sde
@@ -77,14 +77,10 @@ def probability_flow(
 
 
 @dataclass(frozen=True)
-class Heun:
+class Heun(Memoryless):
     """The trapezoidal rule in σ / α."""
 
     sde: SDE
-
-    def init(self, x: Array) -> tuple:
-        """Return nothing: there is no memory."""
-        return ()
 
     def step(
         self, rng_key: Array, x: Array, memory: tuple, times: Times, score: Callable[..., Array]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array
 from numpyro_score.networks import score_fn
-from numpyro_score.samplers._diffusion import Times, check_events, walk
+from numpyro_score.samplers._diffusion import Memoryless, Times, check_events, walk
 from numpyro_score.samplers._relative import look
 from numpyro_score.sde import SDE, time_grid
 from numpyro_score.sde.base import check_sde
@@ -89,14 +89,10 @@ def reverse_sde(
 
 
 @dataclass(frozen=True)
-class EulerMaruyama:
+class EulerMaruyama(Memoryless):
     """The reverse diffusion in steps of t."""
 
     sde: SDE
-
-    def init(self, x: Array) -> tuple:
-        """Return nothing: there is no memory."""
-        return ()
 
     def step(
         self, rng_key: Array, x: Array, memory: tuple, times: Times, score: Callable[..., Array]
@@ -109,7 +105,7 @@ class EulerMaruyama:
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(Memoryless):
     r"""The flow down to less noise than is wanted, and noise on top.
 
     From :math:`\hat\sigma` the flow goes to :math:`\hat\sigma_n^2 / \hat\sigma`, as far below the
@@ -118,10 +114,6 @@ class Exponential:
     """
 
     sde: SDE
-
-    def init(self, x: Array) -> tuple:
-        """Return nothing: there is no memory."""
-        return ()
 
     def step(
         self, rng_key: Array, x: Array, memory: tuple, times: Times, score: Callable[..., Array]
