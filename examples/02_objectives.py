@@ -68,8 +68,10 @@ def tell(name: str, row: dict[str, float]) -> None:
 def compare(problem: Problem, num_steps: int, only: list[str] | None, figure_file: Path) -> None:
     names = list(problem.contenders) if only is None else only
     print(f"{'':22}{''.join(f'   {column}' for column in COLUMNS)}")
+    num_rows = -(-(len(names) + 1) // 5)
+    height = 1.75 if problem.truth is not None else 2.2
     figure, axes = plt.subplots(
-        3, 5, figsize=(10, 5.2 if problem.truth is not None else 6.6), layout="constrained"
+        num_rows, 5, figsize=(10, height * num_rows), layout="constrained", squeeze=False
     )
     panels = iter(axes.flat)
     if problem.truth is not None:
