@@ -64,10 +64,3 @@ for x, y in zip(jax.tree.leaves(one.network), jax.tree.leaves(two.network), stri
     assert len(getattr(y, "devices", lambda: {0})()) == 1
 """
     python(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
-
-
-def test_devices_are_checked():
-    with pytest.raises(ValueError, match="multiple of the number of devices, got 3 rows for 2"):
-        run(batch_size=3, devices=jax.devices() * 2)
-    with pytest.raises(TypeError, match="devices must be a list of devices"):
-        run(batch_size=32, devices=["cpu"])

@@ -246,3 +246,10 @@ def test_a_bad_batch_in_the_middle_keeps_what_was_learned(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="batch 12") as caught:
         run(with_bad_batch(12, NAN), **options)
     assert "with checkpoint= they would not be lost" in caught.value.__notes__[0]
+
+
+def test_devices_are_checked():
+    with pytest.raises(ValueError, match="multiple of the number of devices, got 3 rows for 2"):
+        run(batch_size=3, devices=jax.devices() * 2)
+    with pytest.raises(TypeError, match="devices must be a list of devices"):
+        run(batch_size=32, devices=["cpu"])
