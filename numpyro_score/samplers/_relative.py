@@ -25,5 +25,4 @@ class Relative(NamedTuple):
 def look(x: Array, t: Array, sde: SDE, score: Callable[..., Array]) -> Relative:
     """Evaluate the score at particles ``x`` at time ``t``: once."""
     denoised = convert(score(x, t), x, t, sde, source="score", target="denoised")
-    scale = sde.mean_scale(t)
-    return Relative(x / scale, sde.marginal_std(t) / scale, denoised)
+    return Relative(x / sde.mean_scale(t), sde.noise_scale(t), denoised)

@@ -77,14 +77,11 @@ def flow_log_density(
     shape, size = jnp.shape(x), prod(jnp.shape(x))
     centre = expect_data(score, sde, shape).ravel()
 
-    def level(t: Array) -> Array:
-        return sde.marginal_std(t) / sde.mean_scale(t)
-
     def scale(t: Array) -> Array:
-        return jnp.sqrt(data_scale**2 + level(t) ** 2)
+        return jnp.sqrt(data_scale**2 + sde.noise_scale(t) ** 2)
 
     def velocity(t: Array, y: Array) -> Array:
-        noise, rate = jax.jvp(level, (t,), (jnp.ones_like(t),))
+        noise, rate = jax.jvp(sde.noise_scale, (t,), (jnp.ones_like(t),))
         m = scale(t)
         here = ((centre + y * m) * sde.mean_scale(t)).reshape(shape)
         # (x̂ - D) / σ̂ without the difference, of which little would be left at small noise.

@@ -88,7 +88,7 @@ class Heun(Memoryless):
         """Return particles at ``times.next``."""
         here = look(x, times.now, self.sde, score)
         scale = self.sde.mean_scale(times.next)
-        noise = self.sde.marginal_std(times.next) / scale
+        noise = self.sde.noise_scale(times.next)
         slope = (here.x - here.denoised) / here.noise
         guess = here.x + (noise - here.noise) * slope
         there = look(guess * scale, times.next, self.sde, score)
@@ -117,7 +117,7 @@ class DPMSolver:
         """Return particles at ``times.next``, D here, and how far the step went."""
         here = look(x, times.now, self.sde, score)
         scale = self.sde.mean_scale(times.next)
-        ratio = self.sde.marginal_std(times.next) / scale / here.noise
+        ratio = self.sde.noise_scale(times.next) / here.noise
         length = -jnp.log(ratio)
         before, last_length = memory
         denoised = here.denoised + (here.denoised - before) * length / (2 * last_length)

@@ -3,6 +3,8 @@
 from numpyro_score.sde.base import SDE
 from numpyro_score.sde.from_time import From
 from numpyro_score.sde.in_time import InTime
+from numpyro_score.sde.ladder import geometric_ladder, largest_distance
+from numpyro_score.sde.noise_level import time_of
 from numpyro_score.sde.predictions import convert
 from numpyro_score.sde.sub_vp import SubVP
 from numpyro_score.sde.time_grid import time_grid
@@ -18,5 +20,8 @@ __all__ = [
     "InTime",
     "SubVP",
     "convert",
+    "geometric_ladder",
+    "largest_distance",
     "time_grid",
+    "time_of",
 ]

@@ -45,6 +45,11 @@ class SDE(ABC):
     def diffusion(self, t: Array) -> Array:
         """Return g(t), of the shape of ``t``."""
 
+    def noise_scale(self, t: Array) -> Array:
+        """Return σ(t) / α(t), the noise in units of the data: that of x_t / α(t)."""
+        t = jnp.asarray(t, float)
+        return self.marginal_std(t) / self.mean_scale(t)
+
     def drift(self, x: Array, t: Array) -> Array:
         """Return c(t) x, for a number ``t``."""
         return self.drift_rate(t) * x

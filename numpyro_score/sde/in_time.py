@@ -58,7 +58,7 @@ class InTime(eqx.Module):
             )
         mean_scale = self.sde.mean_scale(t)
         rest = () if condition is None else (condition,)
-        out = self.network(x / mean_scale, self.sde.marginal_std(t) / mean_scale, *rest)
+        out = self.network(x / mean_scale, self.sde.noise_scale(t), *rest)
         return out if jnp.shape(out) == () else out / mean_scale
 
     def fit_base(self, data: Any, noise_scale: float = 0.0, condition: Array | None = None) -> Self:

@@ -45,7 +45,7 @@ def time_grid(sde: SDE, num_steps: int, *, spacing: Spacing = "log noise") -> Ar
         return jnp.linspace(sde.t_max, sde.t_min, num_steps + 1)
     with jax.ensure_compile_time_eval():
         fine = jnp.linspace(sde.t_min, sde.t_max, _FINE)
-        level = np.asarray(sde.marginal_std(fine) / sde.mean_scale(fine), np.float64)
+        level = np.asarray(sde.noise_scale(fine), np.float64)
     if not np.all(np.diff(level) > 0):
         raise ValueError(
             f"marginal_std / mean_scale of a {type(sde).__name__} must grow with the time from "
