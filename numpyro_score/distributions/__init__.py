@@ -2,6 +2,7 @@
 
 from numpyro_score.distributions.base import LearnedDistribution
 from numpyro_score.distributions.density import DensityDistribution
+from numpyro_score.distributions.dequantized import Dequantized, dequantize
 from numpyro_score.distributions.diffusion import DiffusionDistribution
 from numpyro_score.distributions.energy import EnergyDistribution
 from numpyro_score.distributions.normalizer import LogNormalizerEstimate, estimate_log_normalizer
@@ -9,10 +10,12 @@ from numpyro_score.distributions.score import ScoreDistribution
 
 __all__ = [
     "DensityDistribution",
+    "Dequantized",
     "DiffusionDistribution",
     "EnergyDistribution",
     "LearnedDistribution",
     "LogNormalizerEstimate",
     "ScoreDistribution",
+    "dequantize",
     "estimate_log_normalizer",
 ]
