@@ -1,5 +1,6 @@
 """Procedures that draw from a score or a log density, outside of any model."""
 
+from numpyro_score.samplers import guidance
 from numpyro_score.samplers.annealed_importance import Annealed, Start, annealed_importance
 from numpyro_score.samplers.annealed_langevin import annealed_langevin
 from numpyro_score.samplers.flow_density import flow_log_density, last_normal
@@ -14,6 +15,7 @@ __all__ = [
     "annealed_importance",
     "annealed_langevin",
     "flow_log_density",
+    "guidance",
     "langevin",
     "last_normal",
     "probability_flow",

@@ -62,21 +62,33 @@ def walk(
     :raises FloatingPointError: particles are no longer finite; the message says when and how many.
         Not under ``jit``, where they come out as they are.
     """
+    return walk_and_remember(rng_key, stepper, score, x, times, progress_bar)[0]
+
+
+def walk_and_remember(
+    rng_key: Array,
+    stepper: Stepper,
+    score: Callable[[Array, Array], Array],
+    x: Array,
+    times: Array,
+    progress_bar: bool,
+) -> tuple[Array, PyTree]:
+    """Return what :func:`walk` does, and the memory of the last step."""
     batched = jax.vmap(score, (0, None))
     num_steps = len(times) - 1
     keys = jax.random.split(rng_key, num_steps)
-    advance = partial(_advance, stepper, batched)
-    if not (is_concrete(x) and is_concrete(rng_key)):
-        return advance((x, stepper.init(x)), Times(times[:-1], times[1:]), keys)[0][0]
     size = -(-num_steps // _NUM_UPDATES) if progress_bar else num_steps
-    run, carry = jax.jit(advance), (x, stepper.init(x))
+    run = jax.jit(partial(_advance, stepper, batched))
+    carry = jax.jit(lambda x: (x, stepper.init(x)))(x)
     with tqdm(total=num_steps, disable=not progress_bar, unit="step") as bar:
         for first in range(0, num_steps, size):
             part = slice(first, min(first + size, num_steps))
             carry, lost = run(carry, Times(times[:-1][part], times[1:][part]), keys[part])
-            _refuse_lost(np.asarray(lost), np.asarray(times[1:][part]))
+            # What is traced may be the score alone.
+            if is_concrete(lost):
+                _refuse_lost(np.asarray(lost), np.asarray(times[1:][part]))
             bar.update(part.stop - part.start)
-    return carry[0]
+    return carry
 
 
 def _advance(

@@ -13,7 +13,7 @@ from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array
 from numpyro_score.networks import score_fn
 from numpyro_score.samplers._diffusion import Memoryless, Times, check_events, walk
-from numpyro_score.samplers._relative import look
+from numpyro_score.samplers._relative import Relative, look
 from numpyro_score.sde import SDE, time_grid
 from numpyro_score.sde.base import check_sde
 from numpyro_score.sde.time_grid import Spacing
@@ -120,14 +120,20 @@ class Exponential(Memoryless):
     ) -> tuple[Array, tuple]:
         """Return particles at ``times.next``."""
         here = look(x, times.now, self.sde, score)
-        scale = self.sde.mean_scale(times.next)
-        level = self.sde.marginal_std(times.next) / scale
+        mean, std = self.law(here, times, score)
+        noise = jax.random.normal(rng_key, x.shape, x.dtype)
+        return self.sde.mean_scale(times.next) * (mean + std * noise), ()
+
+    def law(self, here: Relative, times: Times, score: Callable[..., Array]) -> tuple[Array, Array]:
+        """Return mean and standard deviation of x / α at ``times.next``."""
+        level = self.sde.noise_scale(times.next)
         ratio = level / here.noise
         middle = ratio * here.x + (1 - ratio) * here.denoised
-        denoised = look(scale * middle, times.next, self.sde, score).denoised
-        below = ratio**2 * here.x + (1 - ratio**2) * denoised
-        noise = level * jnp.sqrt(1 - ratio**2) * jax.random.normal(rng_key, x.shape, x.dtype)
-        return scale * (below + noise), ()
+        denoised = look(
+            self.sde.mean_scale(times.next) * middle, times.next, self.sde, score
+        ).denoised
+        mean = ratio**2 * here.x + (1 - ratio**2) * denoised
+        return mean, level * jnp.sqrt(1 - ratio**2)
 
 
 @dataclass(frozen=True)
