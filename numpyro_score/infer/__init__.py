@@ -7,6 +7,7 @@ from numpyro_score.infer._warmup import AdaptState
 from numpyro_score.infer.adapter import BlackJAXKernel
 from numpyro_score.infer.adjusted_mclmc import AdjustedMCLMC, AdjustedMCLMCState
 from numpyro_score.infer.algorithm import AlgorithmKernel, AlgorithmState, kernel_from_algorithm
+from numpyro_score.infer.annealed_langevin import AnnealedLangevin
 from numpyro_score.infer.barker import Barker
 from numpyro_score.infer.checkpoint import CheckpointError, open_checkpoint
 from numpyro_score.infer.exchange import Exchange
@@ -18,6 +19,7 @@ from numpyro_score.infer.mclmc import MCLMC, MCLMCState
 from numpyro_score.infer.mcmc import MCMC
 from numpyro_score.infer.model_checks import DoublyIntractableError, ModelError, check_model
 from numpyro_score.infer.nuts import NUTS
+from numpyro_score.infer.particles import ParticleInference
 from numpyro_score.infer.preconditioned import PreconditionedKernel
 from numpyro_score.infer.registry import (
     KernelInfo,
@@ -26,11 +28,13 @@ from numpyro_score.infer.registry import (
     get_kernel,
     register_kernel,
 )
+from numpyro_score.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
 from numpyro_score.infer.sghmc import SGHMC, SGHMCState
 from numpyro_score.infer.sgld import SGLD, SGLDState
 from numpyro_score.infer.sgnht import SGNHT, SGNHTState
 from numpyro_score.infer.state_io import StateFileError, load_state, save_state
 from numpyro_score.infer.stochastic import StochasticGradientKernel
+from numpyro_score.infer.tempered_smc import Stages, TemperedSMC
 from numpyro_score.infer.ula import ULA, ULAState
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "AdjustedMCLMCState",
     "AlgorithmKernel",
     "AlgorithmState",
+    "AnnealedLangevin",
     "Barker",
     "BatchStream",
     "BlackJAXKernel",
@@ -57,7 +62,10 @@ __all__ = [
     "ModelError",
     "MomentumState",
     "NUTS",
+    "ParticleInference",
     "PreconditionedKernel",
+    "ReplicaExchange",
+    "ReplicaExchangeState",
     "StateFileError",
     "SGHMC",
     "SGHMCState",
@@ -65,8 +73,10 @@ __all__ = [
     "SGLDState",
     "SGNHT",
     "SGNHTState",
+    "Stages",
     "StepSize",
     "StochasticGradientKernel",
+    "TemperedSMC",
     "TrajectoryState",
     "TrajectoryTuning",
     "ULA",

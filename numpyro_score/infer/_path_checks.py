@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from numpyro import handlers
 from numpyro.infer import init_to_sample
+from numpyro.util import find_stack_level
 
 from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array
@@ -50,6 +52,19 @@ def check_local_path(model: Callable[..., Any] | None, args: tuple, kwargs: dict
             'path="anchored".'
         )
     _check_curl(_curl_by_site(model, args, kwargs))
+
+
+def warn_of_curl(model: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
+    """Warn where moves along segments of a score with curl leave a bias in the draws."""
+    for name, value in sorted(_curl_by_site(model, args, kwargs).items()):
+        if is_concrete(value) and not value <= MAX_CURL:
+            warnings.warn(
+                f"The score of site {name!r} has a relative curl of {float(value):.2g} (0 for a "
+                "gradient), measured at draws around its anchor: moves between particles are "
+                f"reversible for no density then, with a bias that is small below {MAX_CURL}. An "
+                "energy network has none.",
+                stacklevel=find_stack_level(),
+            )
 
 
 def _score_parts(fn: Any) -> list[LearnedDistribution]:

@@ -158,7 +158,10 @@ class BlackJAXKernel(MCMCKernel):
 
     def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return ``state`` with the potential and score of its position under new arguments."""
-        potential_fn = self._initialized().potential_fn(model_args, model_kwargs)
+        return self._evaluate(state, self._initialized().potential_fn(model_args, model_kwargs))
+
+    def _evaluate(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
+        """Return ``state`` with the potential and score of its position."""
 
         def evaluate(state: Any) -> tuple[dict[str, Any], Array]:
             fields, gradient = self._path.evaluate(potential_fn, state.z)

@@ -1,0 +1,120 @@
+"""A model at other levels: its diffusion sites with more noise, its likelihood at a temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+from numpyro.primitives import Messenger
+
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.distributions import DiffusionDistribution
+from numpyro_score.distributions._noised import at_noise
+from numpyro_score.infer.model_checks import prototype_trace
+
+#: Keyword by which a levelled model is told its level.
+LEVEL = "_numpyro_score_level"
+
+
+class Level(NamedTuple):
+    """Where on the ladder from the posterior to what is easy to sample.
+
+    - **noise_scale** - of latent diffusion sites, in units of the data; 0 for that of the site.
+    - **inverse_temperature** - the power of the likelihood.
+    """
+
+    noise_scale: Any
+    inverse_temperature: Any
+
+
+POSTERIOR = Level(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LevelledModel:
+    """A model with one keyword more, its :class:`Level`; without it, the posterior itself.
+
+    Its latent diffusion sites are energies, or scores with a line integral of ``num_nodes``.
+    """
+
+    model: Callable[..., Any]
+    num_nodes: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model at a level."""
+        level = kwargs.pop(LEVEL, POSTERIOR)
+        with _AtLevel(level, self.num_nodes):
+            return self.model(*args, **kwargs)
+
+
+class _AtLevel(Messenger):
+    """Innermost around a model, so that what a site is observed as is already known."""
+
+    def __init__(self, level: Level, num_nodes: int) -> None:
+        super().__init__()
+        self.level = level
+        self.num_nodes = num_nodes
+        self.jacobians: set[str] = set()
+
+    def process_message(self, msg: Any) -> None:
+        """Replace the distribution of a latent site, or scale an observed one."""
+        if msg["type"] != "sample" or msg["name"] in self.jacobians:
+            return
+        if msg["is_observed"]:
+            power = self.level.inverse_temperature
+            if isinstance(power, float) and power == 1.0:
+                return
+            msg["scale"] = power if msg["scale"] is None else msg["scale"] * power
+            return
+        # The term by which NumPyro's potential accounts for the bijection of a site.
+        self.jacobians.add(f"_{msg['name']}_log_det")
+        msg["fn"] = self._with_noise(msg["fn"])
+
+    def _with_noise(self, fn: Any) -> Any:
+        def replace(leaf: Any) -> Any:
+            if not _is_diffusion(leaf):
+                return leaf
+            return at_noise(leaf, self.level.noise_scale, self.num_nodes)
+
+        return jax.tree.map(replace, fn, is_leaf=_is_diffusion)
+
+
+@dataclass(frozen=True)
+class LevelledPotential:
+    """The potential energy of a :class:`LevelledModel`, that of the posterior where it is called.
+
+    - **potential_fn** - of the model's arguments.
+    """
+
+    potential_fn: Callable[..., Callable[[PyTree], Array]]
+    args: tuple
+    kwargs: dict[str, Any]
+
+    def at(self, level: Level) -> Callable[[PyTree], Array]:
+        """Return the potential energy at a level."""
+        return self.potential_fn(self.args, self.kwargs | {LEVEL: level})
+
+    def __call__(self, z: PyTree) -> Array:
+        """Return the potential energy of the posterior."""
+        return self.potential_fn(self.args, self.kwargs)(z)
+
+
+def _is_diffusion(node: Any) -> bool:
+    return isinstance(node, DiffusionDistribution)
+
+
+def latent_diffusions(
+    model: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+) -> dict[str, DiffusionDistribution]:
+    """Return the diffusion of each latent site that has one; of arrays there are only shapes."""
+    trace = prototype_trace(model, args, kwargs)
+    found = {}
+    for name, site in trace.items():
+        if site["type"] != "sample" or site["is_observed"]:
+            continue
+        for leaf in jax.tree.leaves(site["fn"], is_leaf=_is_diffusion):
+            if _is_diffusion(leaf):
+                found[name] = leaf
+    return found

@@ -1,0 +1,124 @@
+"""What the methods have in common that return many particles at once, as ``MCMC`` returns draws."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.diagnostics import print_summary
+
+from numpyro_score._checks import check_int
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._levels import LevelledModel
+from numpyro_score.infer._particle_moves import Moves
+from numpyro_score.infer._particle_target import ParticleTarget, particle_target
+from numpyro_score.infer._path_checks import warn_of_curl
+from numpyro_score.infer._paths import LocalPath
+
+
+class ParticleInference(ABC):
+    """Base of :class:`TemperedSMC` and :class:`AnnealedLangevin`.
+
+    A run stands where ``numpyro.infer.MCMC`` has a chain, a particle where it has a draw, so that
+    ``arviz.from_numpyro`` and ``Predictive`` take the result as that of an ``MCMC``.
+    """
+
+    thinning = 1
+    #: Why the draws are biased, whatever R-hat says; empty for a method that is not.
+    bias: str = ""
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        num_particles: int,
+        num_chains: int,
+        num_moves: int,
+        path_nodes: int,
+        progress_bar: bool,
+    ) -> None:
+        if not callable(model):
+            raise TypeError(f"{type(self).__name__} needs a NumPyro model, got {model!r}.")
+        check_int(num_particles, "num_particles", 2)
+        check_int(num_chains, "num_chains", 1)
+        check_int(num_moves, "num_moves", 1)
+        check_int(path_nodes, "path_nodes", 2)
+        self.num_samples = num_particles
+        self.num_chains = num_chains
+        self.num_moves = num_moves
+        self.progress_bar = progress_bar
+        self.sampler = SimpleNamespace(model=model)
+        self._moves = Moves(LocalPath(path_nodes))
+        self._args: tuple = ()
+        self._kwargs: dict[str, Any] = {}
+        self._samples: PyTree = None
+        self._fields: dict[str, Any] = {}
+
+    def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
+        """Draw samples.
+
+        :param rng_key: a random key.
+        :param args: positional arguments of the model.
+        :param kwargs: its keyword arguments.
+        :raises ModelError: for a model that cannot be sampled.
+        :raises FloatingPointError: the prior's draws, or their likelihoods, are not finite.
+        """
+        target = particle_target(self.sampler.model, args, kwargs)
+        # Nodes do not matter: moves bring their own.
+        warn_of_curl(LevelledModel(self.sampler.model, num_nodes=2), args, kwargs)
+        self._args, self._kwargs = args, kwargs
+        z, self._fields = self._draw(rng_key, target)
+        constrain = jax.jit(jax.vmap(jax.vmap(target.constrain)))
+        self._samples = constrain(z)
+
+    @abstractmethod
+    def _draw(self, rng_key: Array, target: ParticleTarget) -> tuple[PyTree, dict[str, Any]]:
+        """Return unconstrained draws and fields, each of shape ``(chains, particles, ...)``."""
+
+    def get_samples(self, group_by_chain: bool = False) -> dict[str, Array]:
+        """Return the draws; see :meth:`numpyro.infer.MCMC.get_samples`."""
+        self._check_run()
+        return self._samples if group_by_chain else _without_chains(self._samples)
+
+    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Array]:
+        """Return what is known of each draw; see :meth:`numpyro.infer.MCMC.get_extra_fields`."""
+        self._check_run()
+        return self._fields if group_by_chain else _without_chains(self._fields)
+
+    def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
+        """Print a table of the draws; see :meth:`numpyro.infer.MCMC.print_summary`."""
+        samples = self.get_samples(group_by_chain=True)
+        if exclude_deterministic:
+            sites = particle_target(self.sampler.model, self._args, self._kwargs).latent
+            samples = {name: samples[name] for name in sites}
+        print_summary(samples, prob=prob)
+
+    def __repr__(self) -> str:
+        model = self.sampler.model
+        name = getattr(model, "__name__", type(model).__name__)
+        biased = f", biased: {self.bias}" if self.bias else ""
+        runs = f"{self.num_chains} runs of {self.num_samples} particles"
+        return f"{type(self).__name__}({name}, {runs}{biased})"
+
+    def _check_run(self) -> None:
+        if self._samples is None:
+            raise RuntimeError(f"{type(self).__name__}.run must be called first.")
+
+    def _draw_prior(self, rng_key: Array, target: ParticleTarget) -> PyTree:
+        """Return draws from the prior with an axis of runs and one of particles."""
+        keys = jax.random.split(rng_key, (self.num_chains, self.num_samples))
+        values = jax.jit(jax.vmap(jax.vmap(target.draw)))(keys)
+        lost = [k for k, v in values.items() if not np.isfinite(np.asarray(v, float)).all()]
+        if lost:
+            raise FloatingPointError(
+                f"Draws from the prior of {', '.join(map(repr, lost))} are not finite."
+            )
+        return values
+
+
+def _without_chains(fields: dict[str, Array]) -> dict[str, Array]:
+    return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), fields)
