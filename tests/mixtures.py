@@ -24,13 +24,16 @@ class Mixture(NamedTuple):
     def energy(self, sde):
         """Energy at all times of a diffusion."""
         variances, axes = np.linalg.eigh(np.asarray(self.covariances, float))
+        aligned = np.allclose(axes, np.eye(axes.shape[-1]))
         means = np.asarray(self.means)
         log_weights = np.log(np.asarray(self.weights))
 
         def energy(x, t):
             alpha, sigma = sde.mean_scale(t), sde.marginal_std(t)
             spread = alpha**2 * jnp.asarray(variances, x.dtype) + sigma**2
-            away = jnp.einsum("kij,ki->kj", jnp.asarray(axes, x.dtype), x - alpha * means)
+            away = x - alpha * means
+            if not aligned:
+                away = jnp.einsum("kij,ki->kj", jnp.asarray(axes, x.dtype), away)
             density = -0.5 * jnp.sum(away**2 / spread + jnp.log(spread), 1)
             return -logsumexp(jnp.asarray(log_weights, x.dtype) + density)
 

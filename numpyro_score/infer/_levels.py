@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.distributions import DiffusionDistribution
-from numpyro_score.distributions._noised import at_noise
+from numpyro_score.distributions import DiffusionDistribution, EnergyDistribution
+from numpyro_score.distributions._noised import between_noise
 from numpyro_score.infer.model_checks import prototype_trace
 
 #: Keyword by which a levelled model is told its level.
@@ -21,7 +22,8 @@ LEVEL = "_numpyro_score_level"
 class Level(NamedTuple):
     """Where on the ladder from the posterior to what is easy to sample.
 
-    - **noise_scale** - of latent diffusion sites, in units of the data; 0 for that of the site.
+    - **noise_scale** - of latent diffusion sites, in units of the data; 0 for that of the site. A
+      pair stands for the ratio of the densities at two, None for a flat density.
     - **inverse_temperature** - the power of the likelihood.
     """
 
@@ -36,11 +38,13 @@ POSTERIOR = Level(0.0, 1.0)
 class LevelledModel:
     """A model with one keyword more, its :class:`Level`; without it, the posterior itself.
 
-    Its latent diffusion sites are energies, or scores with a line integral of ``num_nodes``.
+    Its latent diffusion sites are energies, or scores with a line integral.
+
+    - **num_nodes** - of integrals over the noise between two levels.
     """
 
     model: Callable[..., Any]
-    num_nodes: int
+    num_nodes: int = 2
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model at a level."""
@@ -76,7 +80,14 @@ class _AtLevel(Messenger):
         def replace(leaf: Any) -> Any:
             if not _is_diffusion(leaf):
                 return leaf
-            return at_noise(leaf, self.level.noise_scale, self.num_nodes)
+            noise_scale = self.level.noise_scale
+            if noise_scale is None:
+                flat = lambda x, *_: 0.0 * jnp.sum(x)  # noqa: E731
+                return EnergyDistribution(flat, leaf.event_shape)
+            if isinstance(noise_scale, tuple):
+                lower, upper = noise_scale
+                return between_noise(leaf, lower, upper, self.num_nodes)
+            return leaf.without_normalizer(noise_scale)
 
         return jax.tree.map(replace, fn, is_leaf=_is_diffusion)
 
@@ -95,6 +106,13 @@ class LevelledPotential:
     def at(self, level: Level) -> Callable[[PyTree], Array]:
         """Return the potential energy at a level."""
         return self.potential_fn(self.args, self.kwargs | {LEVEL: level})
+
+    def log_ratio(self, z: PyTree, lower: Level, upper: Level) -> Array:
+        """Return the log ratio of the densities at two levels, but for a number of theirs."""
+        apart = Level((lower.noise_scale, upper.noise_scale), lower.inverse_temperature)
+        # What the levels have in common is subtracted.
+        common = Level(None, upper.inverse_temperature)
+        return self.at(common)(z) - self.at(apart)(z)
 
     def __call__(self, z: PyTree) -> Array:
         """Return the potential energy of the posterior."""

@@ -57,8 +57,7 @@ class ParticleTarget:
 
     def log_prior(self, z: PyTree, level: Level) -> Array:
         """Return the log density of the prior at a level, up to a number that depends on it."""
-        # Nodes do not matter: moves bring their own.
-        levelled = self._seeded(LevelledModel(self.model, num_nodes=2))
+        levelled = self._seeded(LevelledModel(self.model))
         prior = handlers.block(levelled, hide_fn=lambda site: site["name"] in self.observed)
         return -potential_energy(prior, self.args, self.kwargs | {LEVEL: level}, z)
 
@@ -84,7 +83,7 @@ def particle_target(
     :raises ModelError: for a model that cannot be sampled, see :func:`check_model`, or whose prior
         cannot be drawn from.
     """
-    levelled = LevelledModel(model, num_nodes=2)
+    levelled = LevelledModel(model)
     check_structure(levelled, args, kwargs, refuse_subsampling)
     trace = prototype_trace(model, args, kwargs)
     sites = {name: site for name, site in trace.items() if site["type"] == "sample"}

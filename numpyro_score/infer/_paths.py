@@ -70,12 +70,6 @@ class AnchoredPath:
         """Return the fields of a state at ``z`` that differ from those of an anchored one."""
         return {}
 
-    def log_ratio(
-        self, potential_fn: PotentialFn, here: PyTree, there: PyTree, num_nodes: int
-    ) -> Array:
-        """Return the log density ``there`` less that ``here``; score sites have their own nodes."""
-        return potential_fn(here) - potential_fn(there)
-
     def leave(self, potential_fn: PotentialFn, state: Any, remember: bool) -> AnchoredStep:
         """Return the log density of a step that starts at ``state``."""
         return AnchoredStep(potential_fn)
@@ -119,14 +113,6 @@ class LocalPath:
     def enter(self, potential_fn: PotentialFn, z: PyTree) -> dict[str, Any]:
         """Return the fields of a state at ``z`` that differ from those of an anchored one."""
         return self.evaluate(potential_fn, z)[0]
-
-    def log_ratio(
-        self, potential_fn: PotentialFn, here: PyTree, there: PyTree, num_nodes: int
-    ) -> Array:
-        """Return the log density ``there`` less that ``here``, which may be far apart."""
-        before, _, marks = _split(potential_fn, here, None, num_nodes)
-        after, integral, _ = _split(potential_fn, there, marks, num_nodes)
-        return before - after + integral
 
     def leave(self, potential_fn: PotentialFn, state: Any, remember: bool) -> LocalStep:
         """Return the log density of a step that starts at ``state``.

@@ -18,7 +18,6 @@ from numpyro.util import is_prng_key
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._ladder import even_out
 from numpyro_score.infer._levels import Level, LevelledPotential
-from numpyro_score.infer._paths import AnchoredPath, LocalPath
 from numpyro_score.infer._replica_state import (
     RECORD,
     ReplicaExchangeState,
@@ -33,17 +32,14 @@ from numpyro_score.infer.adapter import BlackJAXKernel
 
 @dataclass(frozen=True)
 class Replicas:
-    """The kernel of a levelled model, and how its replicas are compared.
+    """The kernel of a levelled model.
 
-    - **path** - the rule by which score sites have log ratios, of ``num_nodes``.
     - **num_moves** - steps between swaps.
     """
 
     mover: BlackJAXKernel
-    path: AnchoredPath | LocalPath
     num_replicas: int
     num_moves: int
-    num_nodes: int
 
     def build_target(
         self, rng_key: Array, init_params: PyTree, args: tuple, kwargs: dict[str, Any]
@@ -84,9 +80,9 @@ class Replicas:
         levels = shared_levels(state)
 
         def log_ratio(lower: Array, upper: Array, here: PyTree, there: PyTree) -> Array:
-            at = lambda k: potential.at(jax.tree.map(lambda x: x[k], levels))  # noqa: E731
-            up = self.path.log_ratio(at(lower), here, there, self.num_nodes)
-            return up + self.path.log_ratio(at(upper), there, here, self.num_nodes)
+            low = jax.tree.map(lambda x: x[lower], levels)
+            high = jax.tree.map(lambda x: x[upper], levels)
+            return potential.log_ratio(there, low, high) - potential.log_ratio(here, low, high)
 
         def exchange(rng_key: Array, z: PyTree, record: dict[str, Any]) -> tuple[PyTree, Any]:
             rng_key, swap_key = jax.random.split(rng_key)

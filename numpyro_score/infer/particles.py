@@ -68,8 +68,7 @@ class ParticleInference(ABC):
         :raises FloatingPointError: the prior's draws, or their likelihoods, are not finite.
         """
         target = particle_target(self.sampler.model, args, kwargs)
-        # Nodes do not matter: moves bring their own.
-        warn_of_curl(LevelledModel(self.sampler.model, num_nodes=2), args, kwargs)
+        warn_of_curl(LevelledModel(self.sampler.model), args, kwargs)
         self._args, self._kwargs = args, kwargs
         z, self._fields = self._draw(rng_key, target)
         constrain = jax.jit(jax.vmap(jax.vmap(target.constrain)))

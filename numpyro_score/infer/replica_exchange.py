@@ -59,15 +59,16 @@ class ReplicaExchange(BlackJAXKernel):
     .. math:: \min\left(1, \frac{\pi_k(z_{k+1})\, \pi_{k+1}(z_k)}
               {\pi_k(z_k)\, \pi_{k+1}(z_{k+1})}\right),
 
-    even and odd pairs by turns. Each ratio is of one density at two places: no normalizer of a
-    noise level is needed. What is drawn is the replica at the posterior, x with the noise of
-    ``sde.t_min``; the chain is *exact*, and weighs modes that no chain alone would cross between.
+    even and odd pairs by turns. What is drawn is the replica at the posterior, x with the noise of
+    ``sde.t_min``; it has modes that no chain alone would cross between.
 
-    Diffusions with an energy network have their ratios at once. Those known by a score have line
-    integrals, of ``num_nodes`` evaluations: along the way between the two positions for a kernel
-    with ``path="local"``, from the anchor, and at every move as well, for one without. Between
-    modes far apart for their width the score turns within a short part of that way, and nodes that
-    miss where bias the weights: double ``num_nodes``, and what matters must not change.
+    The ratio of the densities at two noise levels is taken at one place, by an integral over the
+    noise between them with ``num_nodes`` nodes (of the divergence of the score, exact or by one
+    probe as the diffusion has it), and never between places far apart: at little noise score
+    matching learns nothing of the weights of modes, and a learned energy compared across them gave
+    a weight of 0 where 0.8 was right. So the weights are those that the score has at all levels.
+    *Exact* where that is the score of one density with noise; a learned one nearly is, and moves by
+    its energy, or the line integral of its score, at each level.
 
     *Use it* where a posterior has several modes and their weights matter. *Do not* where it has
     one, at K times the cost of ``kernel``.
@@ -80,7 +81,7 @@ class ReplicaExchange(BlackJAXKernel):
     Bouchard-Côté, Deligiannidis & Doucet (2022), "Non-reversible parallel tempering".
 
     :param kernel: how replicas move: a kernel of this package with a model, such as
-        ``MALA(model, path="local")``.
+        ``MALA(model)``; with a score, ``path="local"`` saves evaluations.
     :param noise_levels: growing noise in units of the data. The first belongs to the posterior and
         may not exceed that of ``sde.t_min`` (it is that then); the last should be about the
         largest distance between two examples. By default from the first to the last noise of the
@@ -89,7 +90,7 @@ class ReplicaExchange(BlackJAXKernel):
     :param num_replicas: K. Levels are laid in between where fewer are given; by default as many as
         are given, or 16.
     :param num_moves: steps of ``kernel`` between swaps.
-    :param num_nodes: nodes of line integrals, see above.
+    :param num_nodes: nodes of the integrals over noise, see above.
     :param adapt_levels: whether warm-up lays the levels anew; the first and the last stay.
     :raises TypeError: ``kernel`` is none that can move replicas.
     :raises ValueError: levels that are no ladder; at initialization, a ladder of equal levels.
@@ -122,7 +123,7 @@ class ReplicaExchange(BlackJAXKernel):
         inverse_temperatures: Sequence[float] | None = None,
         num_replicas: int | None = None,
         num_moves: int = 5,
-        num_nodes: int = 64,
+        num_nodes: int = 8,
         adapt_levels: bool = True,
     ) -> None:
         _check_kernel(kernel)
@@ -144,7 +145,6 @@ class ReplicaExchange(BlackJAXKernel):
         self._adapt_levels = adapt_levels
         self._replicas: Replicas | None = None
         self._levels: Level | None = None
-        self._path = kernel._path
         self.bias = kernel.bias
 
     @property
@@ -170,9 +170,7 @@ class ReplicaExchange(BlackJAXKernel):
         )
         mover = self._kernel.wrap_model(lambda _: LevelledModel(model, self._num_nodes))
         mover._num_warmup = self._num_warmup * self._num_moves
-        self._replicas = Replicas(
-            mover, self._path, self._num_replicas, self._num_moves, self._num_nodes
-        )
+        self._replicas = Replicas(mover, self._num_replicas, self._num_moves)
         target, z = self._replicas.build_target(rng_key, init_params, model_args, model_kwargs)
 
         def potential_fn(args: tuple, kwargs: dict[str, Any] | None) -> LevelledPotential:

@@ -20,6 +20,7 @@ from numpyro_score.infer.particles import ParticleInference
 
 _MAX_STAGES = 1_000
 _ROUNDING = 1e-6
+_BAR = "{l_bar}{bar}| λ = {n:.3f} [{elapsed}, {postfix}]"
 
 
 class Stages(NamedTuple):
@@ -134,7 +135,7 @@ class TemperedSMC(ParticleInference):
         step_size = jnp.full(self.num_chains, self._moves.first_step_size(z))
         advance = jax.jit(jax.vmap(partial(self._advance, target)))
         reports: list[Stages] = []
-        with tqdm(total=1.0, disable=not self.progress_bar, unit="λ") as bar:
+        with tqdm(total=1.0, disable=not self.progress_bar, bar_format=_BAR) as bar:
             done = last = False
             while not last:
                 if len(reports) == _MAX_STAGES:
@@ -151,6 +152,7 @@ class TemperedSMC(ParticleInference):
                 reached = float(np.min(state.tempering_param))
                 done = reached >= 1 - _ROUNDING
                 bar.update(reached - bar.n)
+                bar.set_postfix_str(f"{len(reports)} stages")
         self._stages = Stages(*(np.stack(fields, 1) for fields in zip(*reports, strict=True)))
         likelihood = jax.jit(jax.vmap(jax.vmap(target.log_likelihood)))(state.particles)
         return state.particles, {"log_likelihood": likelihood}
