@@ -131,7 +131,9 @@ def show_draws(ax: plt.Axes, learned: EnergyDistribution) -> None:
     else:
         learned = EnergyDistribution(learned.network, (64,), sampler=Langevin(2_000))
     draws = np.asarray(learned.sample(jax.random.key(9), (4, 4))).reshape(4, 4, 8, 8)
-    ax.imshow(draws.transpose(0, 2, 1, 3).reshape(32, 32), cmap="gray_r", vmin=0, vmax=1)
+    apart = np.pad(draws, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.5)
+    sheet = apart.transpose(0, 2, 1, 3).reshape(36, 36)[:-1, :-1]
+    ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
 
 
 PROBLEMS = {"moons": two_moons, "digits": digits}

@@ -34,6 +34,8 @@ from tests.infer.exchange_models import (
 )
 from tests.statistics import Moments, assert_recovers
 
+pytestmark = pytest.mark.statistics
+
 NUM_REPLICATES, NUM_STEPS = 1000, 150
 MIN_P_VALUE = 1e-3  # fixed beforehand, as the seeds are
 

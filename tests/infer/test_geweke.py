@@ -32,6 +32,8 @@ from numpyro_score.infer import (
     Barker,
 )
 
+pytestmark = pytest.mark.statistics
+
 NUM_CHAINS, NUM_STEPS, NUM_GROUPS = 4000, 40, 3
 NUM_ROWS, NUM_TAKEN = 6, 3
 MAX_Z = 4.5  # of 11 moments; by chance once in 13,000 tests

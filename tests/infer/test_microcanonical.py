@@ -13,6 +13,8 @@ from numpyro_score.infer import MCLMC, AdjustedMCLMC
 from tests.infer.test_statistics import COVARIANCE, LOC, assert_model_recovered, exact_model, run
 from tests.statistics import Moments, assert_recovers
 
+pytestmark = pytest.mark.statistics
+
 KERNELS = pytest.mark.parametrize("cls", [MCLMC, AdjustedMCLMC])
 SIZE = 20
 SD = jnp.geomspace(0.1, 10.0, SIZE)

@@ -30,6 +30,8 @@ from numpyro_score.infer import (
 )
 from tests.statistics import MIN_ESS, Moments, assert_recovers
 
+pytestmark = pytest.mark.statistics
+
 NUM_ERRORS = 5.0
 
 

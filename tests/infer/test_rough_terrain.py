@@ -10,6 +10,8 @@ from jax import random
 
 from tests.cases import KERNELS
 
+pytestmark = pytest.mark.statistics
+
 
 def trajectory(kernel, num_warmup, num_steps, start):
     state = kernel.init(random.key(0), num_warmup, start)

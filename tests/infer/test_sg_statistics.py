@@ -13,6 +13,8 @@ from numpyro_score.infer import SGHMC, SGLD, SGNHT
 from tests.infer.minibatch_model import gaussian_model, gaussian_posterior
 from tests.statistics import NUM_ERRORS, Moments, assert_recovers
 
+pytestmark = pytest.mark.statistics
+
 POSTERIOR = gaussian_posterior(100, 2, 1.0)
 # A posterior of standard deviation 1, which is what the thermostat's own inertia is made for.
 ROUND = gaussian_posterior(100, 8, 10.0)

@@ -20,6 +20,8 @@ from numpyro_score.objectives import (
 )
 from numpyro_score.training import fit
 
+pytestmark = pytest.mark.statistics
+
 NUM_ROWS = 20_000
 TOLERANCE = 0.05
 
