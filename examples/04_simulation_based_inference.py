@@ -90,7 +90,10 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(4), 2 * len(OBSERVATIONS))
     exact = [exact_posterior(k, y, NUM_DRAWS) for k, y in zip(keys, OBSERVATIONS, strict=False)]
     rows, columns = len(options.simulations) + 1, len(OBSERVATIONS)
-    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3 * rows), sharex=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3 * columns, 3 * rows), sharex=True, sharey=True
+    )
+    axes[0, 0].set(xlim=(-1, 1), ylim=(-1, 1), xlabel="θ₁", ylabel="θ₂")
     for ax, y, draws in zip(axes[0], OBSERVATIONS, exact, strict=True):
         ax.plot(*draws.T, ",")
         ax.set_title(f"exact, y = ({y[0]:.1f}, {y[1]:.1f})", fontsize=9)

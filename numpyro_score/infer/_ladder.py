@@ -46,7 +46,11 @@ def build_ladder(
             "All replicas would be the same: the model has no latent site with a "
             "DiffusionDistribution whose noise could grow, and no inverse_temperatures were given."
         )
-    noise = _rungs(_checked_noise(noise_levels), num_replicas)
+    noise = _checked_noise(noise_levels)
+    if diffusions:
+        # The first level is the posterior, of data with the least noise that the site has.
+        noise[0] = min(noise[0], _default_noise(diffusions)[0])
+    noise = _rungs(noise, num_replicas)
     power = _rungs(_checked_powers(inverse_temperatures), num_replicas)
     return Level(noise, power)
 
@@ -62,7 +66,7 @@ def _default_noise(diffusions: dict[str, DiffusionDistribution]) -> list[float]:
 def _checked_noise(levels: Sequence[float] | None) -> np.ndarray:
     if levels is None:
         return np.ones(1)
-    noise = np.asarray(levels, float)
+    noise = np.array(levels, float)
     check_positive(noise, "every one of noise_levels")
     if noise.ndim != 1 or len(noise) < 2 or not np.all(np.diff(noise) > 0):
         raise ValueError(

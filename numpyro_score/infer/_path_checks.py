@@ -60,7 +60,7 @@ def warn_of_curl(model: Callable[..., Any], args: tuple, kwargs: dict[str, Any])
         if is_concrete(value) and not value <= MAX_CURL:
             warnings.warn(
                 f"The score of site {name!r} has a relative curl of {float(value):.2g} (0 for a "
-                "gradient), measured at draws around its anchor: moves between particles are "
+                "gradient), measured at draws around its anchor: the moves of particles are "
                 f"reversible for no density then, with a bias that is small below {MAX_CURL}. An "
                 "energy network has none.",
                 stacklevel=find_stack_level(),

@@ -69,10 +69,9 @@ class ParticleInference(ABC):
         """
         target = particle_target(self.sampler.model, args, kwargs)
         warn_of_curl(LevelledModel(self.sampler.model), args, kwargs)
-        self._args, self._kwargs = args, kwargs
         z, self._fields = self._draw(rng_key, target)
-        constrain = jax.jit(jax.vmap(jax.vmap(target.constrain)))
-        self._samples = constrain(z)
+        self._args, self._kwargs = args, kwargs
+        self._samples = jax.jit(jax.vmap(jax.vmap(target.constrain)))(z)
 
     @abstractmethod
     def _draw(self, rng_key: Array, target: ParticleTarget) -> tuple[PyTree, dict[str, Any]]:

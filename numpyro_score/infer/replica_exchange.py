@@ -82,10 +82,9 @@ class ReplicaExchange(BlackJAXKernel):
 
     :param kernel: how replicas move: a kernel of this package with a model, such as
         ``MALA(model)``; with a score, ``path="local"`` saves evaluations.
-    :param noise_levels: growing noise in units of the data. The first belongs to the posterior and
-        may not exceed that of ``sde.t_min`` (it is that then); the last should be about the
-        largest distance between two examples. By default from the first to the last noise of the
-        diffusion.
+    :param noise_levels: growing noise in units of the data. The first is that of ``sde.t_min``,
+        where it is given as more; the last should be about the largest distance between two
+        examples. By default from the first to the last noise of the diffusion.
     :param inverse_temperatures: powers of the likelihood, from 1 down; by default 1 for all.
     :param num_replicas: K. Levels are laid in between where fewer are given; by default as many as
         are given, or 16.

@@ -9,6 +9,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro_score import infer
 from numpyro_score.distributions import DiffusionDistribution, EnergyDistribution
 from numpyro_score.infer import MALA, MCMC, ReplicaExchange
+from numpyro_score.infer._ladder import build_ladder
 from numpyro_score.infer._levels import LevelledPotential
 from numpyro_score.sde import VE, VP
 from tests.mixtures import Mixture, ncsn_toy
@@ -187,6 +188,13 @@ def test_temperatures_alone_and_any_kernel(kernel):
 def test_ladders_that_are_none(options, message):
     with pytest.raises(ValueError, match=message):
         run(ReplicaExchange(MALA(toy_model()), **options))
+
+
+def test_the_first_level_is_the_posterior_whatever_is_given():
+    given = build_ladder(
+        4, (3.0, 10.0), None, {"x": DiffusionDistribution(TOY.energy(SDE), SDE, (2,))}
+    )
+    np.testing.assert_allclose(given.noise_scale[[0, -1]], [0.02, 10.0], rtol=1e-5)
 
 
 def test_a_ladder_that_changes_nothing():
