@@ -1,9 +1,8 @@
 """Which digit was it? An image of which half is missing, and all that it may have been.
 
-A diffusion prior learned from handwritten digits, as one energy for all levels of noise. Of one
-digit only the upper half is seen, blurred and with noise of unknown size, which leaves several that
-it may have been. One chain of MALA shows the one it fell into; replica exchange and tempered SMC
-show all of them in the same proportions, and SMC tells which of two blurs the data speak for.
+A diffusion prior is learned from digits, as one energy for all levels of noise. Of one digit only
+the upper half is seen, blurred and with noise of unknown size. One chain of MALA shows what it fell
+into; replica exchange and tempered SMC agree, and SMC tells which of two blurs the data speak for.
 
     python examples/03_inverse_problem.py [--quick]
 """
@@ -82,7 +81,7 @@ def save_figure(path: str, truth, y, found: dict, of_digits: dict) -> None:
             axis.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
             axis.set_axis_off()
         told = ", ".join(f"{d}: {p:.0%}" for d, p in enumerate(of_digits[name]) if p > 0.02)
-        axes[k, 2].set_title(f"{name} ({told})", loc="left", fontsize=9)
+        axes[k, 2].set_title(f"{name} ({told})", loc="left", fontsize=9, in_layout=False)
     axes[0, 0].set_title("truth", fontsize=9)
     axes[0, 1].set_title("seen", fontsize=9)
     figure.savefig(path, dpi=120)

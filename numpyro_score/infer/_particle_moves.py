@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from blackjax.mcmc import mala
 from jax.flatten_util import ravel_pytree
 
@@ -40,10 +41,12 @@ class Tuning(NamedTuple):
 
     - **step_size** - ε, in units of ``scale``.
     - **scale** - standard deviation of the particles in each coordinate, flat.
+    - **lost** - the fraction of those tried that have no finite gradient, and so cannot move.
     """
 
     step_size: Array
     scale: Array
+    lost: Array
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Moves:
         pilots = jax.vmap(lambda z: self.init(z, logdensity_fn))(
             jax.tree.map(lambda x: x[chosen], z)
         )
+        lost = jnp.mean(~jnp.all(jnp.isfinite(pilots.gradient), 1))
         flat = jax.vmap(lambda z: ravel_pytree(z)[0])(z)
         mean = weights @ flat
         scale = jnp.sqrt(weights @ (flat - mean) ** 2)
@@ -116,7 +120,21 @@ class Moves:
         keys = jax.random.split(walk_key, _PILOT_STEPS)
         gains = _GAIN / (1 + jnp.arange(_PILOT_STEPS) / 3)
         (_, log_step), _ = jax.lax.scan(trial, (pilots, jnp.log(step_size)), (keys, gains))
-        return Tuning(jnp.exp(log_step), scale)
+        return Tuning(jnp.exp(log_step), scale, lost)
+
+    def refuse_lost(self, lost: Array, where: str) -> None:
+        """Refuse particles that cannot move.
+
+        :param lost: fractions by run, see :class:`Tuning`.
+        :param where: when that was.
+        """
+        worst = float(np.max(lost))
+        if worst > 0:
+            raise FloatingPointError(
+                f"{where}, {worst:.1%} of the particles that were tried have no finite gradient: "
+                "the score of a latent site, or that of the likelihood, is NaN or too large where "
+                "they are."
+            )
 
     def first_step_size(self, z: PyTree) -> Array:
         """Return a step size to begin with, for particles that fill their scale."""

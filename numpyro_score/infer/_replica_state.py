@@ -26,7 +26,7 @@ class ReplicaExchangeState(NamedTuple):
       neighbours, from the posterior up, ``(K - 1,)``.
     - **mean_swap_accept_prob** - its mean since the levels were last laid, or since sampling began.
     - **num_swaps** - how many that mean is of.
-    - **journeys** - :class:`Journeys`; ``journeys.round_trips`` counts from the first step on.
+    - **journeys** - :class:`Journeys`, whose round trips are counted since then, too.
     - **levels** - :class:`Level`, ``(K,)`` each.
     - **replicas** - states of the kernel that moves them, with a leading axis of replicas.
     - **rng_key** - key of the next step.

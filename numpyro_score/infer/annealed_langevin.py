@@ -14,6 +14,7 @@ from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._ladder import build_ladder
 from numpyro_score.infer._levels import Level, latent_diffusions
+from numpyro_score.infer._particle_moves import Tuning
 from numpyro_score.infer._particle_target import ParticleTarget, add_noise
 from numpyro_score.infer.particles import ParticleInference
 
@@ -105,7 +106,9 @@ class AnnealedLangevin(ParticleInference):
             for noise_scale in ladder.noise_scale[::-1]:
                 walk_key, key = jax.random.split(walk_key)
                 keys = jax.random.split(key, self.num_chains)
-                z, step_size, accept_prob = settle(keys, z, jnp.asarray(noise_scale), step_size)
+                z, tuning, accept_prob = settle(keys, z, jnp.asarray(noise_scale), step_size)
+                step_size = tuning.step_size
+                self._moves.refuse_lost(tuning.lost, f"At the noise level {noise_scale:.3g}")
                 bar.update()
         return z, {"accept_prob": accept_prob}
 
@@ -116,7 +119,7 @@ class AnnealedLangevin(ParticleInference):
         z: PyTree,
         noise_scale: Array,
         step_size: Array,
-    ) -> tuple[PyTree, Array, Array]:
+    ) -> tuple[PyTree, Tuning, Array]:
         """Take the steps of one run at one level; the last result is the acceptance by particle."""
 
         def log_density(z: PyTree) -> Array:
@@ -128,7 +131,9 @@ class AnnealedLangevin(ParticleInference):
 
         def walk(rng_key: Array, z: PyTree) -> tuple[PyTree, Array]:
             def step(particle: Any, key: Array) -> tuple[Any, Array]:
-                particle, info = self._moves.step(key, particle, log_density, *tuning)
+                particle, info = self._moves.step(
+                    key, particle, log_density, tuning.step_size, tuning.scale
+                )
                 return particle, jnp.nan_to_num(info.acceptance_rate)
 
             keys = jax.random.split(rng_key, self.num_moves)
@@ -136,4 +141,4 @@ class AnnealedLangevin(ParticleInference):
             return particle.position, jnp.mean(accept_prob)
 
         z, accept_prob = jax.vmap(walk)(jax.random.split(walk_key, self.num_samples), z)
-        return z, tuning.step_size, accept_prob
+        return z, tuning, accept_prob

@@ -110,11 +110,14 @@ class ParticleInference(ABC):
         """Return draws from the prior with an axis of runs and one of particles."""
         keys = jax.random.split(rng_key, (self.num_chains, self.num_samples))
         values = jax.jit(jax.vmap(jax.vmap(target.draw)))(keys)
-        lost = [k for k, v in values.items() if not np.isfinite(np.asarray(v, float)).all()]
-        if lost:
-            raise FloatingPointError(
-                f"Draws from the prior of {', '.join(map(repr, lost))} are not finite."
-            )
+        for name, value in values.items():
+            rows = np.asarray(value, float).reshape(self.num_chains * self.num_samples, -1)
+            lost = np.mean(~np.isfinite(rows).all(1))
+            if lost > 0:
+                raise FloatingPointError(
+                    f"{lost:.1%} of the draws from the prior of {name!r} are not finite. For a "
+                    "DiffusionDistribution, numpyro_score.samplers.reverse_sde tells at which time."
+                )
         return values
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_probability
 from numpyro_score.infer._levels import POSTERIOR
+from numpyro_score.infer._particle_moves import Tuning
 from numpyro_score.infer._particle_target import IMPOSSIBLE, ParticleTarget
 from numpyro_score.infer.particles import ParticleInference
 
@@ -147,7 +148,10 @@ class TemperedSMC(ParticleInference):
                 last = done
                 stage_key, key = jax.random.split(stage_key)
                 keys = jax.random.split(key, self.num_chains)
-                state, step_size, report = advance(keys, state, step_size)
+                before = float(np.min(state.tempering_param))
+                state, tuning, report = advance(keys, state, step_size)
+                step_size = tuning.step_size
+                self._moves.refuse_lost(tuning.lost, f"At λ = {before:.3g}")
                 reports.append(jax.device_get(report))
                 reached = float(np.min(state.tempering_param))
                 done = reached >= 1 - _ROUNDING
@@ -159,7 +163,7 @@ class TemperedSMC(ParticleInference):
 
     def _advance(
         self, target: ParticleTarget, rng_key: Array, state: Any, step_size: Array
-    ) -> tuple[Any, Array, Stages]:
+    ) -> tuple[Any, Tuning, Stages]:
         """Take one stage of one run."""
         tune_key, stage_key = jax.random.split(rng_key)
 
@@ -191,7 +195,7 @@ class TemperedSMC(ParticleInference):
             accept_prob,
             tuning.step_size,
         )
-        return state, tuning.step_size, report
+        return state, tuning, report
 
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
         """Print a table of the draws, and the log evidence."""

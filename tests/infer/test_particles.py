@@ -139,7 +139,9 @@ def test_tuning_follows_the_acceptance():
     np.testing.assert_allclose(tuning.scale, scales, rtol=0.1)
 
     def accept_prob(key, z):
-        return moves.step(key, moves.init(z, log_density), log_density, *tuning)[1].acceptance_rate
+        return moves.step(key, moves.init(z, log_density), log_density, *tuning[:2])[
+            1
+        ].acceptance_rate
 
     mean = jax.vmap(accept_prob)(jax.random.split(jax.random.key(2), 2_000), z).mean()
     assert abs(mean - 0.574) < 0.05
@@ -207,6 +209,30 @@ def test_likelihoods_of_zero_and_of_nan():
         run(smc, jnp.array(100.0), 0.0)
     with pytest.raises(FloatingPointError, match="NaN"):
         run(smc, jnp.array(0.5), jnp.nan)
+
+
+@pytest.mark.parametrize("sampler", [TemperedSMC, AnnealedLangevin])
+def test_scores_that_are_nan_far_from_the_data(sampler):
+    score = TOY.score(SDE)
+
+    def model(reach):
+        def lost(x, t):
+            return jnp.where(jnp.abs(x).max() > reach, jnp.nan, score(x, t))
+
+        numpyro.sample("x", DiffusionDistribution(lost, SDE, (2,), num_steps=10))
+
+    with pytest.raises(FloatingPointError, match=r"\d% of the draws from the prior of 'x'"):
+        run(sampler(model, 200, num_chains=1, progress_bar=False), 10.0)
+
+
+def test_particles_that_cannot_move_are_told():
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        # A likelihood that is finite everywhere, with a gradient that is not.
+        numpyro.factor("f", jnp.where(x > 0, 0.0, jnp.sqrt(jnp.abs(jnp.minimum(x, 0.0)) * 0.0)))
+
+    with pytest.raises(FloatingPointError, match=r"At λ = 0, .*% of the particles"):
+        run(TemperedSMC(model, 200, num_chains=1, progress_bar=False))
 
 
 @pytest.mark.parametrize(
