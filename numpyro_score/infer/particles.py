@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import print_summary
+from numpyro.infer import MCMC
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
@@ -21,14 +21,21 @@ from numpyro_score.infer._path_checks import warn_of_curl
 from numpyro_score.infer._paths import LocalPath
 
 
-class ParticleInference(ABC):
+class _Sampler(NamedTuple):
+    """What an ``MCMC`` asks of its kernel before it runs."""
+
+    model: Callable[..., Any]
+    sample_field: str = "z"
+    default_fields: tuple[str, ...] = ("z",)
+
+
+class ParticleInference(MCMC):
     """Base of :class:`TemperedSMC` and :class:`AnnealedLangevin`.
 
-    A run stands where ``numpyro.infer.MCMC`` has a chain, a particle where it has a draw, so that
-    ``arviz.from_numpyro`` and ``Predictive`` take the result as that of an ``MCMC``.
+    A run stands where ``numpyro.infer.MCMC`` has a chain, a particle where it has a draw, and what
+    takes an ``MCMC`` takes this, such as ``arviz.from_numpyro``.
     """
 
-    thinning = 1
     #: Why the draws are biased, whatever R-hat says; empty for a method that is not.
     bias: str = ""
 
@@ -47,14 +54,16 @@ class ParticleInference(ABC):
         check_int(num_chains, "num_chains", 1)
         check_int(num_moves, "num_moves", 1)
         check_int(path_nodes, "path_nodes", 2)
-        self.num_samples = num_particles
-        self.num_chains = num_chains
+        super().__init__(
+            _Sampler(model),
+            num_warmup=0,
+            num_samples=num_particles,
+            num_chains=num_chains,
+            chain_method="vectorized",
+            progress_bar=progress_bar,
+        )
         self.num_moves = num_moves
-        self.progress_bar = progress_bar
-        self.sampler = SimpleNamespace(model=model)
         self._moves = Moves(LocalPath(path_nodes))
-        self._args: tuple = ()
-        self._kwargs: dict[str, Any] = {}
         self._samples: PyTree = None
         self._fields: dict[str, Any] = {}
 
@@ -72,6 +81,13 @@ class ParticleInference(ABC):
         z, self._fields = self._draw(rng_key, target)
         self._args, self._kwargs = args, kwargs
         self._samples = jax.jit(jax.vmap(jax.vmap(target.constrain)))(z)
+
+    def warmup(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: particles have no warm-up.
+
+        :raises NotImplementedError: always.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no warm-up: call run.")
 
     @abstractmethod
     def _draw(self, rng_key: Array, target: ParticleTarget) -> tuple[PyTree, dict[str, Any]]:
