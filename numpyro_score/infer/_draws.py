@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ class Draws:
     :param num_kept: draws per chain there is room for.
     :param states: states that the run starts with.
     """
+
+    on_device: ClassVar[bool] = False
 
     def __init__(self, num_kept: int, states: list[PyTree]) -> None:
         self.num_kept = num_kept

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import numpy as np
 from numpyro.util import find_stack_level
 
 from numpyro_score._typing import PyTree
+from numpyro_score.infer._device_draws import few_rows, lanes_on_device
 from numpyro_score.infer._draws import Position, by_chain
 from numpyro_score.infer._programs import Programs
 from numpyro_score.infer._progress import Bar, Pace
@@ -19,6 +20,9 @@ from numpyro_score.infer._upstream import Plan
 
 class Sink(Protocol):
     """Where chunks go, and so how far a run has come, whenever an interrupt comes."""
+
+    #: Whether draws stay on the device that made them.
+    on_device: ClassVar[bool]
 
     @property
     def position(self) -> Position:
@@ -133,9 +137,15 @@ class Sampling:
 
     def _fields(self, rows: list[tuple[PyTree, ...]], count: int) -> dict[str, PyTree]:
         lanes = [self.programs.postprocess(row, count, self.arguments) for row in rows]
-        return dict(zip(self.names, by_chain(lanes, count, self.batched), strict=True))
+        if self.sink.on_device:
+            fields = lanes_on_device(lanes, self.batched)
+        else:
+            fields = by_chain(lanes, count, self.batched)
+        return dict(zip(self.names, fields, strict=True))
 
     def _unconstrained(self, rows: list[PyTree], count: int) -> PyTree:
+        if self.sink.on_device:
+            rows, count = few_rows(rows, count)
         if self.batched:
             rows = [jax.tree.map(lambda x: np.swapaxes(np.asarray(x)[:count], 0, 1), rows[0])]
         return by_chain(rows, count, self.batched)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -52,6 +52,8 @@ class Store:
     :param every_chunk: write a file for each chunk, not just now and then.
     :raises CheckpointError: where the directory is of another run, or damaged.
     """
+
+    on_device: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from numpyro.util import find_stack_level, is_prng_key, nested_attrgetter
 from numpyro_score._array_file import key_digest
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._device_draws import DeviceDraws, on_accelerator
 from numpyro_score.infer._draws import Draws
 from numpyro_score.infer._kernel_options import kernel_options
 from numpyro_score.infer._netcdf import check_netcdf, variables_of
@@ -183,9 +184,13 @@ class MCMC(HostMCMC):
         names, removed = self._fields(tuple(extra_fields))
         collected = Collected(names, removed, self.postprocess_fn)
         programs, states = self._start(keys, init_params, arguments, collected)
-        sink: Draws | Store = Draws(plan.num_kept, states)
+        sink: Draws | DeviceDraws | Store
         if self.checkpoint is not None:
             sink = self._open_store(plan, collected, keys, arguments, programs, states)
+        elif on_accelerator(states):
+            sink = DeviceDraws(states)
+        else:
+            sink = Draws(plan.num_kept, states)
         sampling = Sampling(
             programs,
             arguments,
@@ -200,7 +205,7 @@ class MCMC(HostMCMC):
         self._interrupted = sampling.interrupted
         last_state = stack_states(sampling.states, self.num_chains, self._batched)
         like = {name: nested_attrgetter(name)(last_state) for name in names[1:]}
-        if isinstance(sink, Draws):
+        if not isinstance(sink, Store):
             self._keep(sink.take(like), last_state)
         else:
             sink.flush()

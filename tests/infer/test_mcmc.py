@@ -17,6 +17,8 @@ from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer.util import Predictive
 
 from numpyro_score.infer import MALA, MCLMC, MCMC, _upstream
+from numpyro_score.infer import mcmc as module
+from numpyro_score.infer._device_draws import DeviceDraws, on_accelerator
 from numpyro_score.infer._draws import Draws, Position
 from numpyro_score.infer._progress import RunningRhat
 from tests.infer.model import Y, model
@@ -162,10 +164,35 @@ def test_draws_are_held_once():
     np.testing.assert_array_equal(taken[0, :, 0], [4, 4, 4, 4, 6, 6])
 
 
+@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
+def test_draws_that_stay_on_an_accelerator_are_the_same(monkeypatch, chain_method):
+    """Chunks of four rows: the last one is not full, and reaches beyond the draws."""
+    options = {"num_chains": 2, "chain_method": chain_method, "chunk_size": 4, "thinning": 1}
+    on_the_host = run(MCMC, MALA(model), **options)
+    monkeypatch.setattr(module, "on_accelerator", lambda state: True)
+    on_the_device = run(MCMC, MALA(model), **options)
+    assert_same(on_the_device, on_the_host)
+
+
+def test_chunks_on_a_device_are_given_away():
+    draws = DeviceDraws([])
+    for end in (3, 5):
+        chunk = jnp.full((2, 3, 1), end, jnp.float32)
+        draws.add({"z": chunk}, Position(kept=end), [])
+    np.testing.assert_array_equal(draws.take({})["z"][0, :, 0], [3, 3, 3, 5, 5])
+    assert draws.take({}) is None
+
+
+def test_the_processor_of_the_host_is_no_accelerator():
+    assert on_accelerator(jnp.zeros(2)) == (jax.default_backend() != "cpu")
+
+
 # -- interrupts, the bar -----------------------------------------------------------------------
 
 
-def test_an_interrupt_keeps_the_draws_so_far():
+@pytest.mark.parametrize("on_device", [False, True])
+def test_an_interrupt_keeps_the_draws_so_far(monkeypatch, on_device):
+    monkeypatch.setattr(module, "on_accelerator", lambda state: on_device)
     whole = run(MCMC, MALA(model), chunk_size=5)
     mcmc = MCMC(MALA(model), **OPTIONS, chunk_size=5)
     chunks = []
@@ -175,8 +202,6 @@ def test_an_interrupt_keeps_the_draws_so_far():
             chunks.append(1)
             if len(chunks) == 4:
                 raise KeyboardInterrupt
-
-    import numpyro_score.infer.mcmc as module
 
     original = module.Bar.update
     module.Bar.update = Stop.update.__get__(Stop())
@@ -198,7 +223,9 @@ def _at_a_terminal(monkeypatch):
 
 
 @pytest.mark.usefixtures("_at_a_terminal")
-def test_the_bar_says_what_is_going_on(capsys):
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_bar_says_what_is_going_on(capsys, monkeypatch, on_device):
+    monkeypatch.setattr(module, "on_accelerator", lambda state: on_device)
     run(MCMC, MALA(model), progress_bar=True, num_chains=2, chain_method="vectorized")
     bar = capsys.readouterr().err
     for word in ("warmup", "sample", "30/30", "step size", "acc. prob", "R-hat"):
