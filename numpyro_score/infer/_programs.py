@@ -12,12 +12,11 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import identity, nested_attrgetter
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._capacity import rows_that_fit
 from numpyro_score.infer._fresh_kernel import fresh
 from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._run_arguments import RunArguments
 
-_BUFFER_BYTES = 2**23
-_MAX_ROWS = 2**16
 _BLOCK = 256
 
 
@@ -152,7 +151,7 @@ class Programs:
 
     def rows_per_chunk(self, state: PyTree) -> int:
         """Return how many draws a chunk can hold."""
-        return self._capacity or _rows_that_fit(jax.eval_shape(self._row, state))
+        return self._capacity or rows_that_fit(jax.eval_shape(self._row, state))
 
     # -- what is traced ------------------------------------------------------------------------
 
@@ -190,7 +189,7 @@ class Programs:
     ) -> tuple[PyTree, tuple[PyTree, ...], Tally]:
         kernel, args, kwargs = self._bind(self._row(state)[0], arrays)
         row = jax.eval_shape(self._row, state)
-        num_rows = self._capacity or _rows_that_fit(row)
+        num_rows = self._capacity or rows_that_fit(row)
 
         def body(i: Array, carry: Any) -> Any:
             state, rows, tally = carry
@@ -291,10 +290,3 @@ def _count(tally: Tally, state: PyTree) -> Tally:
 def _finite_start(state: PyTree) -> bool:
     energy = getattr(state, "potential_energy", None)
     return energy is None or bool(jnp.isfinite(energy).all())
-
-
-def _rows_that_fit(row: PyTree) -> int:
-    """Return a power of two that does not depend on the number of draws that are asked for."""
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(row))
-    fitting = max(1, _BUFFER_BYTES // max(size, 1))
-    return min(_MAX_ROWS, max(16, 2 ** (fitting.bit_length() - 1)))

@@ -130,6 +130,7 @@ class RunningRhat:
 
     def __init__(self) -> None:
         self._blocks: list[tuple[int, np.ndarray, np.ndarray]] = []
+        self._every: int | None = None  # so-manieth parameter, the same ones in all blocks
 
     def add(self, draws: PyTree) -> None:
         """Add a block; leaves have the axes (chain, draw, ...)."""
@@ -137,9 +138,12 @@ class RunningRhat:
         leaves = [x.reshape(*x.shape[:2], -1) for x in leaves if x.dtype.kind == "f"]
         if not leaves or leaves[0].shape[0] < 2:
             return
-        stride = 1 + sum(x.size for x in leaves) // _MAX_VALUES
-        rows = max(1, min(stride, leaves[0].shape[1] // _MIN_DRAWS))
-        x = np.concatenate([x[:, ::rows, :: max(1, stride // rows)] for x in leaves], axis=2)
+        num_draws, size = leaves[0].shape[1], sum(x.size for x in leaves)
+        if self._every is None:
+            self._every = 1 + _MIN_DRAWS * size // num_draws // _MAX_VALUES
+        stride = 1 + size // (self._every * _MAX_VALUES)
+        rows = max(1, min(stride, num_draws // _MIN_DRAWS))
+        x = np.concatenate([x[:, ::rows, :: self._every] for x in leaves], axis=2)
         x = x.astype(np.float64)
         for part in np.array_split(x, 2, axis=1):
             if part.shape[1]:

@@ -250,6 +250,15 @@ def test_running_rhat_is_that_of_all_draws():
     assert exact > 1.01
 
 
+def test_running_rhat_takes_blocks_of_any_length():
+    """Wide draws are looked at in part: the same part of a last block that is short."""
+    draws = np.random.default_rng(0).normal(size=(512, 519, 31))
+    running = RunningRhat()
+    for block in np.split(draws, range(64, 519, 64), axis=1):
+        running.add({"x": block})
+    assert abs(running.value() - split_gelman_rubin(draws).max()) < 0.02
+
+
 # -- whatever takes an MCMC --------------------------------------------------------------------
 
 
