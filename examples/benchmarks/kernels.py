@@ -51,10 +51,14 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(options: argparse.Namespace, effort: Effort, header: dict) -> Results:
-    results = read_json(options.json)
+def _run(options: argparse.Namespace, effort: Effort, header: dict) -> tuple[Results, dict]:
+    results, measured_on = read_json(options.json)
     cells = [(name, chains) for name in options.targets for chains in options.chains]
     missing = [cell for cell in cells if cell not in results]
+    if missing and measured_on and measured_on["device"] != header["device"]:
+        raise SystemExit(
+            f"{options.json} was measured on {measured_on['device']}: take another file."
+        )
     for name, chains in _with_bar(missing):
         target = TARGETS[name]()
         with tqdm(leave=False) as bar:
@@ -67,7 +71,7 @@ def _run(options: argparse.Namespace, effort: Effort, header: dict) -> Results:
             results[name, chains] = measure(contestants, options.repeats, effort.seconds, progress)
         if options.json:
             write_json(options.json, results, header)
-    return results
+    return results, header if missing else measured_on or header
 
 
 def _with_bar(cells: list[tuple[str, int]]) -> Iterable[tuple[str, int]]:
@@ -81,7 +85,7 @@ def main() -> None:
     options = _parse_arguments()
     header = environment()
     print(", ".join(f"{name} {value}" for name, value in header.items()))
-    results = _run(options, _QUICK if options.quick else _FULL, header)
+    results, header = _run(options, _QUICK if options.quick else _FULL, header)
     print_table(results)
     print_goals(results)
     if options.readme:

@@ -13,18 +13,19 @@ from report import short
 
 Results = dict[tuple[str, int], list[Measurement]]
 
-_START, _END = "<!-- kernels.py -->\n", "<!-- end -->\n"
+_MARK = "<!-- kernels.py{} -->\n"
 
 
-def read_json(path: Path | None) -> Results:
-    """Return the results in the file, none where there is no file."""
+def read_json(path: Path | None) -> tuple[Results, dict | None]:
+    """Return the results in the file, and where they were measured; none where there is no file."""
     if path is None or not path.exists():
-        return {}
-    cells = json.loads(path.read_text())["results"]
-    return {
+        return {}, None
+    content = json.loads(path.read_text())
+    results = {
         (cell["target"], cell["chains"]): [Measurement(**row) for row in cell["rows"]]
-        for cell in cells
+        for cell in content["results"]
     }
+    return results, content["environment"]
 
 
 def write_json(path: Path, results: Results, header: dict) -> None:
@@ -39,12 +40,13 @@ def write_json(path: Path, results: Results, header: dict) -> None:
 
 
 def write_readme(path: Path, results: Results, header: dict) -> None:
-    """Put the tables between the two marks of the README."""
-    before, rest = path.read_text().split(_START)
-    _, after = rest.split(_END)
-    machine = f"{header['cpus']} CPUs, {header['processor']}; jax {header['jax']}"
-    table = f"{_markdown(results)}\n\nMeasured on {machine}."
-    path.write_text(f"{before}{_START}\n{table}\n\n{_END}{after}")
+    """Put the tables between the two marks of the README: those of a GPU between two of its own."""
+    of_gpu = header["device"].startswith("gpu")
+    mark = _MARK.format(" gpu" if of_gpu else "")
+    before, _, after = path.read_text().split(mark)
+    machine = header["device"] if of_gpu else f"{header['cpus']} CPUs, {header['processor']}"
+    measured = f"Measured on {machine}; jax {header['jax']}."
+    path.write_text(f"{before}{mark}\n{_markdown(results)}\n\n{measured}\n\n{mark}{after}")
 
 
 def _markdown(results: Results) -> str:
