@@ -20,7 +20,8 @@ NAME = ROOT.name
 # What a room may import, and with it all that those may.
 ROOMS = {
     "_typing": set(),
-    "_checks": {"_typing"},
+    "_precision": {"_typing"},
+    "_checks": {"_typing", "_precision"},
     "_array_file": {"_typing"},
     "networks": {"_checks"},
     "sde": {"_checks"},

@@ -71,7 +71,7 @@ def _integrate(
     points = jnp.concatenate([anchor + t[:-1] * direction, x[None]])
     scores = jax.vmap(lambda y: score(args, y))(points)
     projections = jnp.sum(scores * direction, axis=tuple(range(1, scores.ndim)))
-    return projections @ jnp.asarray(weights, x.dtype), scores[-1]
+    return jnp.sum(projections * jnp.asarray(weights, x.dtype)), scores[-1]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

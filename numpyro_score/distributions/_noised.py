@@ -74,7 +74,7 @@ class BetweenNoise(eqx.Module):
         nodes, weights = np.polynomial.legendre.leggauss(self.num_nodes)
         log_noise = low + (high - low) * 0.5 * (1 + jnp.asarray(nodes, x.dtype))
         rates = jax.vmap(lambda u: self._rate(x, u, condition))(log_noise)
-        return 0.5 * (high - low) * jnp.asarray(weights, x.dtype) @ rates
+        return 0.5 * (high - low) * jnp.sum(jnp.asarray(weights, x.dtype) * rates)
 
     def _rate(self, x: Array, log_noise: Array, condition: Array | None) -> Array:
         at = AtTime(self.score, time_of(self.sde, jnp.exp(log_noise)), self.sde)
@@ -84,10 +84,10 @@ class BetweenNoise(eqx.Module):
             divergence = jnp.trace(jax.vmap(push)(jnp.eye(x.size, dtype=x.dtype)))
         else:
             probe = jax.random.rademacher(jax.random.key(0), (x.size,), x.dtype)
-            divergence = probe @ push(probe)
+            divergence = jnp.sum(probe * push(probe))
         # Noise of x in units of the variable that a distribution at t_min is of.
         noise = jnp.exp(log_noise) * self.sde.mean_scale(jnp.asarray(self.sde.t_min, x.dtype))
-        return noise**2 * (divergence + score @ score)
+        return noise**2 * (divergence + jnp.sum(score**2))
 
 
 def between_noise(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array
 from numpyro_score.infer._metric import dense_solution, diagonal_solution
 from numpyro_score.infer._schedule import MOVES_PER_DIMENSION, Schedule
@@ -101,6 +102,7 @@ def finish_window(
     return new, init_window(displacement, max_rank), new.whiten_gradient(gradient / whitening.scale)
 
 
+@exact_products
 def low_rank_solution(draws: Array, scores: Array, max_rank: int) -> tuple[Array, Array, Array]:
     """Return D, U and S of the metric that minimizes the Fisher divergence over the rows.
 

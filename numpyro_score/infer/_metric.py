@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array
 from numpyro_score.infer._moments import Moments, add_rows, init_moments
 from numpyro_score.infer._schedule import MOVES_PER_DIMENSION
@@ -68,6 +69,13 @@ def restart_metric(state: MetricState, factor: Array) -> MetricState:
     return init_metric(displacement, dense)
 
 
+@exact_products
+def turn_score(score: Array, factor: Array) -> Array:
+    """Return the scores ``(…, d)`` in the coordinates that the metric's ``factor`` leads to."""
+    return score @ factor if factor.ndim == 2 else score * factor
+
+
+@exact_products
 def finish_metric(state: MetricState, dense: bool) -> Array:
     """Return the factor T with which L becomes L T: a vector, or a lower triangle if ``dense``.
 
@@ -91,6 +99,7 @@ def finish_metric(state: MetricState, dense: bool) -> Array:
     return _or_identity(factor, jnp.eye(size))
 
 
+@exact_products
 def finish_metric_of_draws(state: MetricState, dense: bool) -> Array:
     """Return the factor T from draws alone, for a kernel that knows no scores.
 
@@ -122,6 +131,7 @@ def diagonal_solution(variance: Array, score_variance: Array) -> Array:
     return jnp.sqrt((variance + ridge) / (score_variance + ridge))
 
 
+@exact_products
 def dense_solution(covariance: Array, precision: Array, scale: Array) -> Array:
     """Return the lower triangle T with T Tᵀ G T Tᵀ = C, solved in units of ``scale``.
 

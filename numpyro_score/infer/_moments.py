@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array
 
 
@@ -30,6 +31,7 @@ def init_moments(size: int, dense: bool) -> Moments:
     return Moments(jnp.zeros(()), jnp.zeros(size), jnp.zeros((size, size) if dense else size))
 
 
+@exact_products
 def add_rows(moments: Moments, rows: Array) -> Moments:
     """Add rows ``(n, d)``; Chan, Golub & LeVeque (1983), equation 2.1 for several variables."""
     num_new = len(rows)

@@ -27,6 +27,7 @@ from numpyro_score.infer._metric import (
     finish_metric_of_draws,
     init_metric,
     restart_metric,
+    turn_score,
     update_metric,
 )
 from numpyro_score.infer._schedule import Schedule
@@ -111,7 +112,7 @@ def build_warmup(
             finish = finish_metric if use_scores else finish_metric_of_draws
             factor = finish(metric, dense=isinstance(whitening, DenseWhitening))
             whitening, metric = whitening.compose(factor), restart_metric(metric, factor)
-            score = score @ factor if factor.ndim == 2 else score * factor
+            score = turn_score(score, factor)
         state = state._replace(whitening=whitening, metric_state=metric)
         if adapt_step_size:
             value = average_final(state.step_size_state)

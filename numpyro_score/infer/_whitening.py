@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 from jax.scipy.linalg import solve_triangular
 
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array
 
 
@@ -77,10 +78,12 @@ class DenseWhitening(NamedTuple):
         """Return how a step at ``z`` places its proposal; see :func:`place_by_product`."""
         return place_by_product(self, z, remember)
 
+    @exact_products
     def unwhiten(self, v: Array) -> Array:
         """Return L v."""
         return self.scale_tril @ v
 
+    @exact_products
     def whiten_gradient(self, gradient: Array) -> Array:
         """Return Lᵀ g."""
         return gradient @ self.scale_tril
@@ -89,10 +92,12 @@ class DenseWhitening(NamedTuple):
         """Return L⁻¹ z for rows z, ``(…, d)``."""
         return solve_triangular(self.scale_tril, z.T, lower=True).T
 
+    @exact_products
     def compose(self, factor: Array) -> DenseWhitening:
         """Return the whitening by L T, for a lower triangle T."""
         return DenseWhitening(self.scale_tril @ factor)
 
+    @exact_products
     def covariance(self) -> Array:
         """Return L Lᵀ, ``(d, d)``."""
         return self.scale_tril @ jnp.swapaxes(self.scale_tril, -2, -1)
@@ -116,10 +121,12 @@ class LowRankWhitening(NamedTuple):
         """Return how a step at ``z`` places its proposal; see :func:`place_by_product`."""
         return place_by_product(self, z, remember)
 
+    @exact_products
     def unwhiten(self, v: Array) -> Array:
         """Return L v."""
         return self.scale * self.lengthen(v, self.stretch)
 
+    @exact_products
     def whiten_gradient(self, gradient: Array) -> Array:
         """Return Lᵀ g."""
         return self.lengthen(self.scale * gradient, self.stretch)
@@ -128,10 +135,12 @@ class LowRankWhitening(NamedTuple):
         """Return L⁻¹ z for rows z, ``(…, d)``."""
         return self.lengthen(z / self.scale, 1 / self.stretch)
 
+    @exact_products
     def lengthen(self, rows: Array, stretch: Array) -> Array:
         """Return (I + U (S - I) Uᵀ) y for rows y, ``(…, d)``."""
         return rows + ((rows @ self.vectors) * (stretch - 1)) @ self.vectors.T
 
+    @exact_products
     def covariance(self) -> LowRankInverseMassMatrix:
         """Return L Lᵀ as BlackJAX writes it: by σ, U and λ. In full it may not fit into memory."""
         return LowRankInverseMassMatrix(self.scale, self.vectors, self.stretch**2)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array, Shape
 from numpyro_score.networks._frozen import Frozen
 
@@ -111,6 +112,7 @@ class GaussianBase(Frozen):
         return self.standardization.scale
 
     @property
+    @exact_products
     def precision(self) -> Array:
         """The inverse covariance, shape ``(d, d)``."""
         return self.whitening.T @ self.whitening
@@ -125,6 +127,7 @@ class GaussianBase(Frozen):
         """Log ∫ exp(-energy), shape ``()``."""
         return 0.5 * len(self.mean) * jnp.log(2 * jnp.pi) - self.log_det
 
+    @exact_products
     def _whiten(self, x: Array) -> tuple[Array, Array]:
         mean, whitening = jax.lax.stop_gradient((self.mean, self.whitening))
         return whitening, whitening @ (x - mean)
@@ -144,6 +147,7 @@ class GaussianBase(Frozen):
         """Return the energy of one event ``x`` of shape ``(d,)``: 0 at the mean."""
         return 0.5 * jnp.sum(self.whiten(x) ** 2)
 
+    @exact_products
     def score(self, x: Array) -> Array:
         """Return the score of one event ``x`` of shape ``(d,)``."""
         whitening, white = self._whiten(x)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_score._checks import check_positive
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array
 from numpyro_score.networks._frozen import Frozen
 from numpyro_score.networks.base import GaussianBase, Standardization
@@ -60,6 +61,7 @@ class NoisedGaussian(Frozen):
         """The standard deviation of the data over all columns, shape ``()``."""
         return jnp.sqrt(jnp.mean(jax.lax.stop_gradient(self.variances)))
 
+    @exact_products
     def whiten(self, x: Array, noise_scale: Array) -> Array:
         """Return ``x`` along the principal axes, in standard deviations at this level."""
         mean, variances, axes = self._constants()
@@ -69,11 +71,13 @@ class NoisedGaussian(Frozen):
         """Return the energy of one event ``x`` of shape ``(d,)``: 0 at the mean."""
         return 0.5 * jnp.sum(self.whiten(x, noise_scale) ** 2)
 
+    @exact_products
     def score(self, x: Array, noise_scale: Array) -> Array:
         """Return the score of one event ``x`` of shape ``(d,)``."""
         _, variances, axes = self._constants()
         return -axes @ (self.whiten(x, noise_scale) / jnp.sqrt(variances + noise_scale**2))
 
+    @exact_products
     def correct(self, direction: Array, noise_scale: Array) -> Array:
         r"""Return a correction to the score, from numbers of order 1.
 

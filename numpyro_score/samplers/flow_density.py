@@ -94,7 +94,7 @@ def flow_log_density(
         value, push = jax.linearize(lambda y: velocity(t, y), state[0])
         if divergence == "exact":
             return value, jnp.trace(jax.vmap(push)(jnp.eye(size, dtype=x.dtype)))
-        return value, probe @ push(probe)
+        return value, jnp.sum(probe * push(probe))
 
     begin, end = (jnp.asarray(t, x.dtype) for t in (sde.t_min, sde.t_max))
     start = (x.ravel() / sde.mean_scale(begin) - centre) / scale(begin)

@@ -34,9 +34,10 @@ def gaussian_likelihood(
     basis = jnp.eye(at.residual.size, dtype=at.residual.dtype)
     values, vectors = jnp.linalg.eigh(jax.vmap(covary)(basis))
     variances = variance + jnp.maximum(values, 0)
-    turned = vectors.T @ at.residual
+    turned = jnp.matmul(vectors.T, at.residual, precision="highest")
     log_prob = -0.5 * jnp.sum(turned**2 / variances + jnp.log(2 * jnp.pi * variances))
-    return Likelihood(at.to_particle(vectors @ (turned / variances)), log_prob)
+    solved = jnp.matmul(vectors, turned / variances, precision="highest")
+    return Likelihood(at.to_particle(solved), log_prob)
 
 
 def check_iterations(num_iterations: int | None) -> None:
