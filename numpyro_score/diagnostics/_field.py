@@ -124,6 +124,8 @@ def read(
         x = _to_unconstrained(x, field.transform, score.support, name)
     check_finite(x, name.removesuffix("s") if name == "draws" else f"row of {name}")
     check_varied(x, name)
+    found = jax.eval_shape(lambda x: jax.vmap(field)(x, *_conditions(field)), x)
+    _check_shape(found.shape[1:], x.shape[1:])
     return Rows(x, lead[0] if len(lead) == 2 else 1), field
 
 
@@ -133,8 +135,6 @@ def read_scores(
     """Return draws as rows, and their scores, likewise; scores may be given as numbers."""
     if callable(score) or isinstance(score, dist.Distribution):
         rows, field = read(score, draws, event_dim, minimum=minimum)
-        shape = jax.eval_shape(lambda x: jax.vmap(field)(x, *_conditions(field)), rows.x).shape
-        _check_shape(shape[1:], rows.x.shape[1:])
         scores = scores_at(field, rows.x)
     else:
         rows, _ = read(_nothing, draws, event_dim, minimum=minimum)

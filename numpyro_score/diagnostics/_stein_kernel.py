@@ -40,26 +40,29 @@ def against(points: Points, i: Array) -> Array:
 
 @jax.jit
 def pair_sums(points: Points) -> tuple[Array, Array]:
-    """Return Σ_j u(x_i, x_j) over j ≠ i, shape ``(n,)``, and Σ u² over i ≠ j in parts, to be added.
+    """Return Σ_j u(x_i, x_j) and Σ_j u(x_i, x_j)² over j ≠ i, each of shape ``(n,)``.
 
     Each pair of blocks is evaluated once.
     """
-    x, scores, valid = (_blocks(rows) for rows in (*points[:2], jnp.ones(len(points.x))))
+    x, scores, valid = (_blocks(rows) for rows in (*points[:2], jnp.ones_like(points.x[:, 0])))
     i, j = jnp.triu_indices(len(x))
 
     def add(sums: tuple[Array, Array], pair: tuple[Array, Array]) -> tuple[tuple, None]:
         rows, squares = sums
         i, j = pair
         u = _matrix(x[i], scores[i], x[j], scores[j], points.square)
-        u = jnp.where((i == j) & jnp.eye(BLOCK, dtype=bool), 0, u)
-        u = u * valid[i][:, None] * valid[j]
         apart = (i != j).astype(u.dtype)
-        rows = rows.at[i].add(u.sum(1)).at[j].add(apart * u.sum(0))
-        return (rows, squares.at[i].add((1 + apart) * jnp.sum(u**2))), None
+        # Rows of padding are in the last block: as columns they count nothing, as rows they go.
+        rows = rows.at[i].add(_product(u, valid[j])).at[j].add(apart * u.sum(0))
+        square = u**2
+        squares = squares.at[i].add(_product(square, valid[j])).at[j].add(apart * square.sum(0))
+        return (rows, squares), None
 
-    zeros = (jnp.zeros(x.shape[:2], x.dtype), jnp.zeros(len(x), x.dtype))
-    (rows, squares), _ = jax.lax.scan(add, zeros, (i, j))
-    return rows.ravel()[: len(points.x)], squares
+    zeros = jnp.zeros(x.shape[:2], x.dtype)
+    sums, _ = jax.lax.scan(add, (zeros, zeros), (i, j))
+    rows, squares = (a.ravel()[: len(points.x)] for a in sums)
+    itself = diagonal(points)
+    return rows - itself, squares - itself**2
 
 
 @jax.jit
@@ -85,10 +88,10 @@ def shifted_sums(points: Points, shifts: Array) -> tuple[Array, Array]:
     def add(sums: tuple[Array, Array], shift: Array) -> tuple[tuple, None]:
         rows, squares = sums
         u = _along(points, jnp.roll(x, -shift, 0), jnp.roll(scores, -shift, 0))
-        return (rows + u + jnp.roll(u, shift), squares + 2 * jnp.sum(u**2)), None
+        return (rows + u + jnp.roll(u, shift), squares + u**2 + jnp.roll(u, shift) ** 2), None
 
-    zeros = (jnp.zeros(len(x), x.dtype), jnp.zeros((), x.dtype))
-    return jax.lax.scan(add, zeros, shifts)[0]
+    zeros = jnp.zeros(len(x), x.dtype)
+    return jax.lax.scan(add, (zeros, zeros), shifts)[0]
 
 
 def _along(points: Points, y: Array, y_scores: Array) -> Array:
@@ -123,6 +126,7 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _blocks(rows: Array) -> Array:
-    num_blocks = -(-len(rows) // BLOCK)
-    padding = [(0, num_blocks * BLOCK - len(rows))] + [(0, 0)] * (rows.ndim - 1)
-    return jnp.pad(rows, padding).reshape(num_blocks, BLOCK, *rows.shape[1:])
+    size = min(BLOCK, len(rows))
+    num_blocks = -(-len(rows) // size)
+    padding = [(0, num_blocks * size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
+    return jnp.pad(rows, padding).reshape(num_blocks, size, *rows.shape[1:])
