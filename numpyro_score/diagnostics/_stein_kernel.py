@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_score._typing import Array
 
 # Three products of this size and what is made of them stay in a core's cache: blocks of 1,024 rows
 # take 1.5 times as long, of 2,048 five times.
 BLOCK = 256
+_MANY_PAIRS = 64
 
 
 class Points(NamedTuple):
@@ -38,31 +40,43 @@ def against(points: Points, i: Array) -> Array:
     return _along(points, points.x[i], points.scores[i])
 
 
-@jax.jit
 def pair_sums(points: Points) -> tuple[Array, Array]:
     """Return Σ_j u(x_i, x_j) and Σ_j u(x_i, x_j)² over j ≠ i, each of shape ``(n,)``.
 
-    Each pair of blocks is evaluated once.
+    Each pair of blocks is evaluated once. One program keeps one core busy: many blocks are dealt
+    out to two, which run side by side.
     """
-    x, scores, valid = (_blocks(rows) for rows in (*points[:2], jnp.ones_like(points.x[:, 0])))
-    i, j = jnp.triu_indices(len(x))
+    i, j = np.triu_indices(-(-len(points.x) // BLOCK))
+    num_programs = 2 if len(i) >= _MANY_PAIRS else 1
+    count = np.ones(num_programs * -(-len(i) // num_programs), np.int32)
+    count[len(i) :] = 0  # what fills the last program up
+    pairs = [np.resize(a, count.shape).reshape(num_programs, -1) for a in (i, j)]
+    parts = zip(*pairs, count.reshape(num_programs, -1), strict=True)
+    sums = [_partial_sums(points, *(jnp.asarray(a) for a in part)) for part in parts]
+    rows, squares = (sum(a[1:], start=a[0]) for a in zip(*sums, strict=True))
+    itself = diagonal(points)
+    return rows - itself, squares - itself**2
 
-    def add(sums: tuple[Array, Array], pair: tuple[Array, Array]) -> tuple[tuple, None]:
+
+@jax.jit
+def _partial_sums(points: Points, i: Array, j: Array, count: Array) -> tuple[Array, Array]:
+    """Return sums over the pairs of blocks (i, j), each with j ≥ i, that count 1; itself too."""
+    x, scores, valid = (_blocks(rows) for rows in (*points[:2], jnp.ones_like(points.x[:, 0])))
+
+    def add(sums: tuple[Array, Array], pair: tuple[Array, Array, Array]) -> tuple[tuple, None]:
         rows, squares = sums
-        i, j = pair
+        i, j, count = pair
         u = _matrix(x[i], scores[i], x[j], scores[j], points.square)
-        apart = (i != j).astype(u.dtype)
-        # Rows of padding are in the last block: as columns they count nothing, as rows they go.
-        rows = rows.at[i].add(_product(u, valid[j])).at[j].add(apart * u.sum(0))
         square = u**2
-        squares = squares.at[i].add(_product(square, valid[j])).at[j].add(apart * square.sum(0))
+        # Rows of padding are in the last block: as columns they count nothing, as rows they go.
+        weights, apart = count * valid[j], count * (i != j).astype(u.dtype)
+        rows = rows.at[i].add(_product(u, weights)).at[j].add(apart * u.sum(0))
+        squares = squares.at[i].add(_product(square, weights)).at[j].add(apart * square.sum(0))
         return (rows, squares), None
 
     zeros = jnp.zeros(x.shape[:2], x.dtype)
-    sums, _ = jax.lax.scan(add, (zeros, zeros), (i, j))
-    rows, squares = (a.ravel()[: len(points.x)] for a in sums)
-    itself = diagonal(points)
-    return rows - itself, squares - itself**2
+    (rows, squares), _ = jax.lax.scan(add, (zeros, zeros), (i, j, count))
+    return rows.ravel()[: len(points.x)], squares.ravel()[: len(points.x)]
 
 
 @jax.jit

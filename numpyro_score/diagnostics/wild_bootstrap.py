@@ -72,6 +72,19 @@ def stein_test(
     each differs from the one before it with the ``flip_probability``, so that they are as dependent
     as the draws; chains start anew.
 
+    **Chains.** Give the draws in their order, and a ``flip_probability`` of about 0.15 / τ, where
+    τ = n / ESS is how many draws are worth one; or thin to τ near 1, and leave it. Measured in 300
+    runs of 512 draws of an autoregression of order one, at a level of 5 %: with a correlation of
+    0.5 (τ = 3) 40 % were rejected with 0.5, 8 % with 0.1, 6 % with 0.05; with one of 0.9 (τ = 19)
+    98 % with 0.5, 22 % with 0.05, 4 % with 0.01.
+
+    **Power.** A wrong scale or place is found with few draws. Wrong weights of modes are not, where
+    modes lie apart, because the score is right in each: for normal modes at ±a of equal weights,
+    and 1,000 draws of which 70 % were at one of them, 100 % of runs were rejected at a = 1, 68 % at
+    a = 2, and 2 % at a = 3, which is chance.
+
+    The cost is n² (d + num_bootstrap), in blocks: thin to at most some 10,000 draws.
+
     Source: K. Chwialkowski, H. Strathmann, A. Gretton, A kernel test of goodness of fit, ICML
     (2016), sections 3 and 4.
 

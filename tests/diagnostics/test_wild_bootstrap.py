@@ -49,6 +49,19 @@ def test_p_values_are_uniform_for_draws_of_the_density_and_not_for_others():
 
 
 @pytest.mark.statistics
+def test_wrong_weights_of_modes_are_seen_where_they_overlap_and_not_where_they_lie_apart():
+    """Modes at ±a of one half each, with nine tenths of the draws at one of them."""
+    signs = jnp.where(jax.random.bernoulli(KEY, 0.9, (NUM_RUNS, 64)), 1.0, -1.0)
+    powers = {}
+    for a in (1.0, 4.0):
+        draws = jax.random.normal(KEY, (NUM_RUNS, 64, 2)).at[:, :, 0].add(a * signs)
+        scores = (-draws).at[:, :, 0].add(a * jnp.tanh(a * draws[:, :, 0]))
+        powers[a] = np.mean(np.asarray(p_values(draws, scores, 0.5)) <= 0.05)
+    assert powers[1.0] > 0.5
+    assert powers[4.0] < 0.05 + 5 * 0.0126
+
+
+@pytest.mark.statistics
 def test_draws_of_a_chain_need_signs_as_dependent_as_they_are():
     """At a lag-1 correlation of 0.5, three draws are worth one."""
     draws = chain(0.5, (NUM_RUNS, 192, 2))
