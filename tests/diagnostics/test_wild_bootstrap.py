@@ -71,6 +71,20 @@ def test_draws_of_a_chain_need_signs_as_dependent_as_they_are():
     assert np.mean(dependent < 0.05) < 0.05 + 5 * 0.0126
 
 
+def test_the_bias_of_unadjusted_langevin_is_seen():
+    """At a step of 0.5 for a standard normal it draws a variance of 4/3."""
+
+    @jax.jit
+    def run(x):
+        def step(x, key):
+            return 0.5 * x + jax.random.normal(key, x.shape), None
+
+        return jax.lax.scan(step, x, jax.random.split(KEY, 20))[0]
+
+    draws = run(jnp.zeros((1_000, 2)))
+    assert stein_test(KEY, -draws, draws, num_bootstrap=99).p_value <= 0.02
+
+
 def test_it_tells_statistic_p_value_and_how_to_read_them():
     draws = jax.random.normal(KEY, (4, 50, 2))
     good = stein_test(KEY, -draws, draws, event_dim=1, num_bootstrap=199)
