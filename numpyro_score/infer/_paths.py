@@ -31,7 +31,7 @@ have one shape or steps are small (acceptance .8), 5 or 7 nodes otherwise, and t
 where you do not know. Halve the step size, or add nodes: what matters must not change.
 
 And where the field is no gradient: with curl the chain is reversible for no density at all. A field
-with too much is refused; :func:`numpyro_score.infer._curl.relative_curl` has the figures.
+with too much is refused; ``MAX_CURL`` in ``numpyro_score/distributions/_curl.py`` has the figures.
 """
 
 from __future__ import annotations
