@@ -1,6 +1,24 @@
 """What to look at when a run is over."""
 
 from numpyro_score.diagnostics.arviz import from_numpyro
+from numpyro_score.diagnostics.classifier import (
+    ClassifierTwoSampleTest,
+    classifier_two_sample_test,
+)
+from numpyro_score.diagnostics.maximum_mean_discrepancy import (
+    MaximumMeanDiscrepancy,
+    maximum_mean_discrepancy,
+)
+from numpyro_score.diagnostics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
 from numpyro_score.diagnostics.stein import kernel_stein_discrepancy
 
-__all__ = ["from_numpyro", "kernel_stein_discrepancy"]
+__all__ = [
+    "ClassifierTwoSampleTest",
+    "MaximumMeanDiscrepancy",
+    "SlicedWasserstein",
+    "classifier_two_sample_test",
+    "from_numpyro",
+    "kernel_stein_discrepancy",
+    "maximum_mean_discrepancy",
+    "sliced_wasserstein",
+]
