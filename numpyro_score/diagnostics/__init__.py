@@ -5,6 +5,8 @@ from numpyro_score.diagnostics.classifier import (
     ClassifierTwoSampleTest,
     classifier_two_sample_test,
 )
+from numpyro_score.diagnostics.coverage import Coverage, coverage
+from numpyro_score.diagnostics.expected_coverage import ExpectedCoverage, expected_coverage
 from numpyro_score.diagnostics.maximum_mean_discrepancy import (
     MaximumMeanDiscrepancy,
     maximum_mean_discrepancy,
@@ -14,9 +16,13 @@ from numpyro_score.diagnostics.stein import kernel_stein_discrepancy
 
 __all__ = [
     "ClassifierTwoSampleTest",
+    "Coverage",
+    "ExpectedCoverage",
     "MaximumMeanDiscrepancy",
     "SlicedWasserstein",
     "classifier_two_sample_test",
+    "coverage",
+    "expected_coverage",
     "from_numpyro",
     "kernel_stein_discrepancy",
     "maximum_mean_discrepancy",
