@@ -32,17 +32,17 @@ def draws_and_truth(
         )
     if len(of_truth) < num_axes:
         raise ValueError(f"truth must have at least {num_axes} axes, got {of_truth}.")
-    draws, truth = np.asarray(draws), np.asarray(truth)
-    for values, name in ((draws, "draws"), (truth, "truth")):
+    points, true = np.asarray(draws), np.asarray(truth)
+    for values, name in ((points, "draws"), (true, "truth")):
         if not np.isfinite(values).all():
             raise FloatingPointError(
                 f"{np.sum(~np.isfinite(values))} numbers of {name} are not finite: leave out "
                 "such replications, and say so."
             )
-    still = np.all(draws == np.take(draws, [0], axis), axis)
+    still = np.all(points == np.take(points, [0], axis), axis)
     if still.any():
         raise ValueError(
             f"all draws are one and the same for {np.sum(still)} of {still.size} truths: look for "
             "chains that did not move."
         )
-    return draws, truth
+    return points, true
