@@ -143,6 +143,8 @@ def effective_sizes(draws: dict[str, Any]) -> dict[str, np.ndarray]:
     for name, x in draws.items():
         with np.errstate(all="ignore"):
             size = effective_sample_size(np.moveaxis(x.astype(float), 1, 0)[None])
+        # Draws that shun each other may come out as more than there are, or as less than none.
+        size = np.where(size <= 0, np.inf, size)
         size = np.clip(np.nan_to_num(size, nan=1.0), 1.0, x.shape[1])
         sizes[name] = 1 / np.mean(1 / size, 0)
     return sizes

@@ -101,7 +101,7 @@ class SimulationBasedCalibration(Diagnostic):
         The group ``prior_sbc`` has the dimensions ``chain`` (of length 1), ``draw`` (the
         replications) and those of an event. With ArviZ 1 ``az.plot_ecdf_pit(data)`` draws them;
         with ArviZ 0.23 ``az.plot_ecdf(data.prior_sbc["mu"].values.ravel(), cdf=lambda p: p,
-        pit=True, confidence_bands=True)`` draws one.
+        difference=True, confidence_bands=True, eval_points=np.linspace(0, 1, 100))`` draws one.
 
         :return: an ``InferenceData`` (ArviZ 0.23) or a ``DataTree`` (ArviZ 1).
         """

@@ -81,7 +81,7 @@ def coverage(
     for prob in probs:
         if not 0 < prob < 1:
             raise ValueError(f"probs must be between 0 and 1, got {prob!r}.")
-        if round((1 - prob) / 2 * (num_draws + 1)) < 1:
+        if (1 - prob) / 2 * (num_draws + 1) < 1 - 1e-6:
             raise ValueError(
                 f"an interval of probability {prob} needs at least {round(2 / (1 - prob)) - 1} "
                 f"draws, got {num_draws}."

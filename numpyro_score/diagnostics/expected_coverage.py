@@ -22,8 +22,7 @@ _LEVEL = 0.01
 class ExpectedCoverage(Diagnostic):
     """Result of :func:`expected_coverage`.
 
-    - **value** - expected coverage minus credibility where they are furthest apart; below 0 where
-      regions hold the truth too seldom.
+    - **value** - expected coverage minus credibility, where they are furthest apart.
     - **error** - its standard error, at one credibility.
     - **p_value** - of a Kolmogorov-Smirnov test that they are the same.
     - **credibility**, **coverage** - the curve, of shape ``(101,)`` each.
@@ -38,12 +37,11 @@ class ExpectedCoverage(Diagnostic):
         p = f"largest difference of coverage from credibility, p = {self.p_value:.2g}"
         if self.p_value >= _LEVEL:
             return f"{p}: as it should be"
-        middle = (self.credibility > 0.5).nonzero()[0]
-        area = np.mean(self.coverage[middle] - self.credibility[middle])
-        if abs(area) < abs(self.value) / 10:
-            return f"{p}: not calibrated"
-        shape = "too narrow or shifted" if area < 0 else "too wide"
-        return f"{p}: not calibrated, draws are {shape}"
+        away = self.coverage - self.credibility
+        low, high = away[self.credibility < 0.5].mean(), away[self.credibility > 0.5].mean()
+        if abs(low) >= abs(high):
+            return f"{p}: not calibrated, as of draws that are shifted"
+        return f"{p}: not calibrated, as of draws that are too {'narrow' if high < 0 else 'wide'}"
 
 
 def expected_coverage(
@@ -86,7 +84,7 @@ def expected_coverage(
     >>> expected_coverage(key, draws, truth)
     ExpectedCoverage(... as it should be)
     >>> expected_coverage(key, 0.5 * draws, truth)
-    ExpectedCoverage(... not calibrated, draws are too narrow or shifted)
+    ExpectedCoverage(... not calibrated, as of draws that are too narrow)
     """
     points, true = _joined(draws, truth)
     num, num_draws = points.shape[:2]
