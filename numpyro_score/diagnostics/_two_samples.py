@@ -36,7 +36,9 @@ def two_samples(draws: Array, reference: Array, minimum: int) -> tuple[np.ndarra
         )
     matrices = []
     for name, values in rows.items():
-        matrix = np.asarray(values).reshape(len(values), -1)
+        # Half precision is no precision for sums over draws.
+        dtype = np.promote_types(np.asarray(values).dtype, np.float32)
+        matrix = np.asarray(values, dtype).reshape(len(values), -1)
         matrices.append(matrix)
         bad = np.flatnonzero(~np.isfinite(matrix).all(1))
         if bad.size:

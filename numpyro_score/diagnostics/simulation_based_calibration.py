@@ -113,10 +113,10 @@ def simulation_based_calibration(
         made = {name: values[name] for name in ranked}
         return made if quantities is None else made | quantities(values, data)
 
+    # Batches of one size, as far as that can be.
     num_batches = -(-num_replications // (batch_size or _BATCH))
-    batch_size = batch_size or -(-num_replications // num_batches)
-    run = Run(kernel, num_warmup, num_draws, values_of)
-    posteriors = Posteriors(call, run, min(batch_size, num_replications))
+    batch_size = -(-num_replications // num_batches)
+    posteriors = Posteriors(call, Run(kernel, num_warmup, num_draws, values_of), batch_size)
     # Before anything is drawn, the kernel says whether it can sample this.
     posteriors.check({name: sites.shapes[name] for name in names})
 

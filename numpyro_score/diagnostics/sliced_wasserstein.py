@@ -33,6 +33,8 @@ class SlicedWasserstein(Diagnostic):
     def reading(self) -> str:
         """Return the distance against that of exact draws."""
         exact = f"exact draws of these numbers give {self.floor:.2g} ± {self.floor_spread:.1g}"
+        if self.value < self.floor / 10:
+            return f"{exact}, and more than this: do both sets hold the same draws?"
         if self.value <= self.floor + 3 * self.floor_spread:
             return f"{exact}, so that no difference is seen"
         return f"{exact}; this is {self.value / self.floor:.1f} times as much"

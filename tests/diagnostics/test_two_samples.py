@@ -91,6 +91,11 @@ def test_the_floor_is_what_exact_draws_give():
     assert sum("no difference is seen" in repr(one) for one in exact) >= 18
 
 
+def test_a_set_compared_with_itself_is_told():
+    x = normal(1, 300, 2)
+    assert "do both sets hold the same draws?" in repr(sliced_wasserstein(KEY, x, x))
+
+
 @pytest.mark.statistics
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_the_error_is_that_of_replications(correlation):
@@ -133,7 +138,7 @@ def test_it_is_its_definition(kernel, monkeypatch):
     ours = maximum_mean_discrepancy(x, y, kernel=kernel, lengthscale=2.0)
     exact = by_definition(x, y, KERNELS[kernel])
     assert ours.value == pytest.approx(exact, abs=1e-6)
-    groups = np.arange(50) * 25 // 60, np.arange(75) * 25 // 75
+    groups = np.arange(60) * 25 // 60, np.arange(75) * 25 // 75
     left_out = [
         [by_definition(x[groups[0] != g], y, KERNELS[kernel]) for g in range(25)],
         [by_definition(x, y[groups[1] != g], KERNELS[kernel]) for g in range(25)],
