@@ -1,25 +1,47 @@
 """What to look at when a run is over, and before it begins."""
 
 from numpyro_score.diagnostics.arviz import from_numpyro
+from numpyro_score.diagnostics.calibration_result import SimulationBasedCalibration
+from numpyro_score.diagnostics.classifier import ClassifierTwoSampleTest, classifier_two_sample_test
+from numpyro_score.diagnostics.coverage import Coverage, coverage
 from numpyro_score.diagnostics.curl import Curl, curl
+from numpyro_score.diagnostics.expected_coverage import ExpectedCoverage, expected_coverage
 from numpyro_score.diagnostics.fisher import FisherDivergence, fisher_divergence
+from numpyro_score.diagnostics.maximum_mean_discrepancy import (
+    MaximumMeanDiscrepancy,
+    maximum_mean_discrepancy,
+)
 from numpyro_score.diagnostics.result import Diagnostic
+from numpyro_score.diagnostics.simulation_based_calibration import simulation_based_calibration
+from numpyro_score.diagnostics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
 from numpyro_score.diagnostics.stein import SteinDiscrepancy, kernel_stein_discrepancy
 from numpyro_score.diagnostics.stein_thinning import stein_thinning
 from numpyro_score.diagnostics.tails import TailCheck, tail_check
 from numpyro_score.diagnostics.wild_bootstrap import SteinTest, stein_test
 
 __all__ = [
+    "ClassifierTwoSampleTest",
+    "Coverage",
     "Curl",
     "Diagnostic",
+    "ExpectedCoverage",
     "FisherDivergence",
+    "MaximumMeanDiscrepancy",
+    "SimulationBasedCalibration",
+    "SlicedWasserstein",
     "SteinDiscrepancy",
     "SteinTest",
     "TailCheck",
+    "classifier_two_sample_test",
+    "coverage",
     "curl",
+    "expected_coverage",
     "fisher_divergence",
     "from_numpyro",
     "kernel_stein_discrepancy",
+    "maximum_mean_discrepancy",
+    "simulation_based_calibration",
+    "sliced_wasserstein",
     "stein_test",
     "stein_thinning",
     "tail_check",
