@@ -83,7 +83,7 @@ def _moved(values: np.ndarray) -> Finding:
         f"chain {', '.join(map(str, stuck))} did not move (counting from 0): its draws say "
         "nothing. Start it elsewhere, or take a smaller step size."
     )
-    return judge(name, moved.min(), (_MOVED, 1.0), advice)
+    return judge(name, moved.min(), (_MOVED, np.inf), advice)
 
 
 def _summaries(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

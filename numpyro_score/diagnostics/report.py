@@ -12,7 +12,14 @@ from numpyro_score.diagnostics._chain_findings import mixing
 from numpyro_score.diagnostics._kernel_findings import kernel_findings
 from numpyro_score.diagnostics._run import check_run, draws_by_site, fields_by_name
 from numpyro_score.diagnostics._scores import NoScore, Scored, score_draws
-from numpyro_score.diagnostics._stein_findings import MAX_POINTS, scale_finding, stein_finding
+from numpyro_score.diagnostics._stein_findings import (
+    MAX_POINTS,
+    SCALE,
+    STEIN,
+    scale_finding,
+    stein_finding,
+)
+from numpyro_score.diagnostics.arviz import kernel_attributes
 from numpyro_score.diagnostics.findings import Finding, Findings, cannot_tell
 from numpyro_score.infer import ParticleInference
 
@@ -71,10 +78,10 @@ def report(mcmc: Any, *, key: Array | None = None, verbose: bool = True) -> Find
     mixed = mixing(draws_by_site(mcmc), are_chains)
     rows = [*mixed.rows, *kernel_findings(mcmc, fields)]
     rows += _density(mcmc, key, mixed.ess)
-    kernel = mcmc.sampler if are_chains else mcmc
-    shape = f"{mcmc.num_chains} × {mcmc.num_samples // mcmc.thinning:,} draws"
-    title = f"report on {kernel!r}" if are_chains else f"report on {mcmc!r}"
-    findings = Findings(f"{title}, {shape}" if are_chains else title, tuple(rows))
+    title = f"report on {kernel_attributes(mcmc)['kernel']}"
+    if are_chains:
+        title += f", {mcmc.num_chains} × {mcmc.num_samples // mcmc.thinning:,} draws"
+    findings = Findings(title, tuple(rows))
     if verbose:
         findings.show()
     return findings
@@ -82,7 +89,7 @@ def report(mcmc: Any, *, key: Array | None = None, verbose: bool = True) -> Find
 
 def _density(mcmc: Any, key: Array, ess: float) -> list[Finding]:
     """Return what draws and the score of the model say together."""
-    names = ("scale: mean of -z·score / d", "Stein test (p-value)")
+    names = (SCALE, STEIN)
     total = mcmc.num_chains * mcmc.num_samples // mcmc.thinning
     stride = max(1, -(-total // _MAX_SCORED))
     try:
