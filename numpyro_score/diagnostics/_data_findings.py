@@ -11,6 +11,7 @@ import numpy as np
 
 from numpyro_score._typing import Array
 from numpyro_score.diagnostics._moves import moved_rows
+from numpyro_score.diagnostics._probes import probes_of
 from numpyro_score.diagnostics._proposals import spread
 from numpyro_score.diagnostics._stein_findings import (
     LEVEL,
@@ -34,8 +35,8 @@ _NUM_PROBES = 8
 _FEW_ROWS = 100
 _NUM_PERMUTATIONS = 3_000
 _WRONG = (
-    "the data are no draws of this density (more rows than 500 would see even less): train "
-    "longer, with less noise, or a larger network; or its sign, scale or Jacobian is wrong."
+    "the data are no draws of this density: train longer, with less noise, or a larger network; "
+    "or the sign, the scale or a Jacobian of the density is wrong."
 )
 
 
@@ -71,22 +72,10 @@ def fisher_finding(key: Array, subject: Subject) -> Finding:
     name = "Fisher divergence less a Gaussian's"
     if subject.num_rows < _FEW_ROWS:
         return _too_few(name, subject)
-    exact = subject.size <= _EXACT_TRACE
-    keys = jax.random.split(key, subject.num_rows)
-
-    def loss(score: Any, z: Array, key: Array) -> Array:
-        def flat(v: Array) -> Array:
-            return jnp.ravel(score(v.reshape(z.shape)))
-
-        v = jnp.ravel(z)
-        if exact:
-            trace = jnp.trace(jax.jacfwd(flat)(v))
-        else:
-            signs = jax.random.rademacher(key, (_NUM_PROBES, v.size), v.dtype)
-            trace = jnp.mean(jax.vmap(lambda u: u @ jax.jvp(flat, (v,), (u,))[1])(signs))
-        return trace + 0.5 * jnp.sum(flat(v) ** 2)
-
-    losses = np.asarray(subject.map_scores(loss, subject.z, keys), np.float64)
+    loss = _exact_loss if subject.size <= _EXACT_TRACE else _probed_loss
+    seed = jax.random.randint(key, (), 0, 2**30)
+    rows = (subject.z, seed + jnp.arange(subject.num_rows))
+    losses = np.asarray(subject.map(loss, rows, slice(None)), np.float64)
     z = np.asarray(subject.z, np.float64).reshape(subject.num_rows, -1)
     reference, tested = subject.halves
     gaussian, scale = _gaussian(z[reference], z[tested])
@@ -97,6 +86,21 @@ def fisher_finding(key: Array, subject: Subject) -> Finding:
     )
     error = off.std(ddof=1) / math.sqrt(len(off))
     return judge(name, off.mean(), (-np.inf, 0.0), advice, error=error)
+
+
+def _exact_loss(log_density: Any, score: Any, row: tuple[Array, Array]) -> Array:
+    """Return tr ∇s + ½ ‖s‖² (Hyvärinen 2005, equation 4)."""
+    z, _ = row
+    jacobian = jax.jacfwd(score)(z).reshape(z.size, z.size)
+    return jnp.trace(jacobian) + 0.5 * jnp.sum(score(z) ** 2)
+
+
+def _probed_loss(log_density: Any, score: Any, row: tuple[Array, Array]) -> Array:
+    """Return the same with Hutchinson's estimate of the trace."""
+    z, seed = row
+    probes = probes_of(z, _NUM_PROBES, jax.random.key(seed))
+    trace = jnp.sum(jax.vmap(lambda v: jnp.sum(v * jax.jvp(score, (z,), (v,))[1]))(probes))
+    return trace + 0.5 * jnp.sum(score(z) ** 2)
 
 
 def _gaussian(fitted: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, float]:
@@ -147,7 +151,7 @@ def draws_finding(key: Array, subject: Subject) -> Finding:
     lost = ~np.isfinite(pair[1]).all(1)
     if lost.any():
         return Finding(name, math.nan, passed=False, advice=f"{lost.mean():.1%} are not finite.")
-    x, y = (rows[:: max(1, -(-len(rows) // MAX_POINTS))] for rows in pair)
+    x, y = (rows[:MAX_POINTS] for rows in pair)
     dtype = subject.z.dtype
     found = maximum_mean_discrepancy(
         jnp.asarray(y, dtype),
@@ -156,16 +160,16 @@ def draws_finding(key: Array, subject: Subject) -> Finding:
         num_permutations=_NUM_PERMUTATIONS,
     )
     advice = (
-        "they lie elsewhere, are wider or narrower, or lack a mode, or share out modes otherwise: "
-        "plot both. " + _WRONG[0].upper() + _WRONG[1:]
+        "plot both: the density lies elsewhere, is wider or narrower, lacks a mode, or gives modes "
+        "other weights."
     )
     return judge(name, found.p_value, (LEVEL, np.inf), advice)
 
 
 def _draw(key: Array, subject: Subject) -> tuple[np.ndarray, str]:
-    """Return unconstrained draws, one for each row of the second half, and what they are."""
+    """Return unconstrained draws, one for each tested row, and what they are."""
     distribution, tested = subject.distribution, subject.halves[1]
-    shape = () if subject.conditions else (subject.num_rows - subject.num_rows // 2,)
+    shape = () if subject.conditions else (tested.stop - tested.start,)
     try:
         jax.eval_shape(lambda key: distribution.sample(key, shape), key)
     except NotImplementedError:

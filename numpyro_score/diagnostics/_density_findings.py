@@ -41,10 +41,14 @@ def _some(subject: Subject) -> np.ndarray:
     return np.arange(subject.num_rows)[:: max(1, -(-subject.num_rows // most))]
 
 
+def _log_density_at(log_density: Any, score: Any, z: Array) -> Array:
+    return log_density(z)
+
+
 def finite_findings(subject: Subject) -> list[Finding]:
     """Judge whether log density and score are finite at the data."""
     rows = _some(subject)
-    values = subject.map(lambda log_density, score, z: log_density(z), subject.z[rows], rows)
+    values = subject.map(_log_density_at, subject.z[rows], rows)
     lost = int((~np.isfinite(np.asarray(values))).sum())
     advice = (
         "the density of the data is 0 or NaN there: look at the network, and at the support. The "
@@ -66,17 +70,8 @@ def difference_finding(key: Array, subject: Subject) -> Finding:
     other = z[np.asarray(jax.random.permutation(key, len(z)))[rows]]
     direction = jnp.asarray(_STEP * (other - z[rows]), subject.z.dtype)
 
-    def compare(log_density: Any, score: Any, row: Array) -> tuple[Array, Array, Array]:
-        z, direction = row
-        ends = [log_density(z + sign * direction) for sign in (1.0, -1.0)]
-        integral = sum(
-            weight * jnp.sum(score(z + node * direction) * direction)
-            for node, weight in zip(_NODES, _WEIGHTS, strict=True)
-        )
-        return ends[0] - ends[1], jnp.asarray(integral), jnp.abs(ends[0])
-
     both = jnp.stack([subject.z[rows], direction], 1)
-    found, integral, size = (np.asarray(x, float) for x in subject.map(compare, both, rows))
+    found, integral, size = (np.asarray(x, float) for x in subject.map(_difference, both, rows))
     scale = math.sqrt(np.mean(integral**2))
     if scale == 0 or not np.isfinite(scale):
         return cannot_tell(name, "the score is 0, or not finite, at all rows")
@@ -94,6 +89,16 @@ def difference_finding(key: Array, subject: Subject) -> Finding:
     )
     off = math.sqrt(np.mean((found - integral) ** 2)) / scale
     return judge(name, off, (-np.inf, limit), advice)
+
+
+def _difference(log_density: Any, score: Any, row: Array) -> tuple[Array, Array, Array]:
+    z, direction = row
+    ends = [log_density(z + sign * direction) for sign in (1.0, -1.0)]
+    integral = sum(
+        weight * jnp.sum(score(z + node * direction) * direction)
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True)
+    )
+    return ends[0] - ends[1], jnp.asarray(integral), jnp.abs(ends[0])
 
 
 def jacobian_finding(subject: Subject) -> list[Finding]:
@@ -143,7 +148,7 @@ def normalizer_finding(key: Array, subject: Subject) -> list[Finding]:
     draws = proposals.sample(key, num)
     log_q = np.asarray(proposals.log_density(draws), float)
     shaped = draws.reshape(num, *subject.z.shape[1:])
-    log_p = subject.map(lambda log_density, score, z: log_density(z), shaped, slice(0, num))
+    log_p = subject.map(_log_density_at, shaped, slice(0, num))
     logs = np.asarray(log_p, float) - log_q
     logs = np.where(np.isnan(logs), -np.inf, logs)
     weights = np.exp(logs - logs.max())

@@ -11,6 +11,7 @@ import numpy as np
 
 from numpyro_score._typing import Array
 from numpyro_score.diagnostics._proposals import Proposals, spread
+from numpyro_score.diagnostics._stein_findings import MAX_POINTS
 from numpyro_score.diagnostics._subject import Density, Subject
 
 _TARGET = 0.574
@@ -26,18 +27,18 @@ def moved_rows(key: Array, subject: Subject) -> Array:
     invariant. So rows that are draws of it, and independent of the first half, still are; others
     drift towards what the density says.
     """
-    reference, tested = subject.halves
+    reference, tested = (slice(half.start, half.start + _rows(half)) for half in subject.halves)
     flat = subject.z.reshape(subject.num_rows, -1)
     scale = jnp.asarray(spread(np.asarray(flat[reference])), flat.dtype)
     proposals = Proposals.around(flat[reference])
-    pilot, run = jax.random.split(key)
-    conditions = tuple(c[reference] for c in subject.conditions)
+    rows = (flat[reference], flat[tested])
+    conditions = tuple(tuple(c[half] for c in subject.conditions) for half in (reference, tested))
     shape = subject.z.shape[1:]
-    step_size = _tune(pilot, subject.density, flat[reference], conditions, scale, shape)
-    conditions = tuple(c[tested] for c in subject.conditions)
-    return _run(
-        run, subject.density, flat[tested], conditions, scale, proposals, step_size, shape
-    )
+    return _run(key, subject.density, rows, conditions, scale, proposals, shape)
+
+
+def _rows(half: slice) -> int:
+    return min(half.stop - half.start, MAX_POINTS)
 
 
 def _evaluate(density: Density, shape: tuple[int, ...], conditions: tuple[Array, ...]) -> Any:
@@ -51,9 +52,7 @@ def _evaluate(density: Density, shape: tuple[int, ...], conditions: tuple[Array,
         safe = jnp.isfinite(value) & jnp.isfinite(gradient).all()
         return jnp.where(safe, value, -jnp.inf), jnp.where(safe, gradient, 0.0)
 
-    return lambda z: jax.lax.map(
-        lambda row: one(*row), (z, conditions), batch_size=min(len(z), 256)
-    )
+    return lambda z: jax.vmap(one)(z, conditions)
 
 
 def _mala(key: Array, state: Any, evaluate: Any, scale: Array, step_size: Array) -> tuple[Any, Any]:
@@ -80,7 +79,6 @@ def _choose(key: Array, new: Any, old: Any, log_ratio: Array) -> tuple[Any, Arra
     return jax.tree.map(choose, new, old), accept_prob
 
 
-@eqx.filter_jit
 def _tune(
     key: Array,
     density: Density,
@@ -112,14 +110,15 @@ def _tune(
 def _run(
     key: Array,
     density: Density,
-    z: Array,
-    conditions: tuple[Array, ...],
+    halves: tuple[Array, Array],
+    conditions: tuple[tuple[Array, ...], tuple[Array, ...]],
     scale: Array,
     proposals: Proposals,
-    step_size: Array,
     shape: tuple[int, ...],
 ) -> Array:
-    evaluate = _evaluate(density, shape, conditions)
+    tune_key, key = jax.random.split(key)
+    step_size = _tune(tune_key, density, halves[0], conditions[0], scale, shape)
+    z, evaluate = halves[1], _evaluate(density, shape, conditions[1])
 
     def sweep(state: Any, key: Array) -> tuple[Any, None]:
         walk_key, jump_key, accept_key = jax.random.split(key, 3)

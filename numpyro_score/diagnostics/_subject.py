@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from numpyro_score._typing import Array
-from numpyro_score.diagnostics._field import Field, map_rows, read, scores_at
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.diagnostics._field import Field, read
 from numpyro_score.distributions import LearnedDistribution
 from numpyro_score.distributions._parts import unnormalized_parts
 
 _MINIMUM = 20
+_BATCH = 250
+_MOST = 1_000
 
 
 class Density(eqx.Module):
@@ -96,28 +98,38 @@ class Subject:
 
     @property
     def halves(self) -> tuple[slice, slice]:
-        """The reference, and the rows that are compared to it."""
-        return slice(0, self.num_rows // 2), slice(self.num_rows // 2, None)
+        """The reference, and as many rows that are compared to it."""
+        half = min(self.num_rows // 2, _MOST)
+        return slice(0, half), slice(half, 2 * half)
 
     @cached_property
     def scores(self) -> np.ndarray:
         """Scores of the rows, ``(n, d)``."""
-        return np.asarray(scores_at(self.field, self.z)).reshape(self.num_rows, -1)
+        scores = self.map(_score_at, self.z, slice(None))
+        return np.asarray(scores).reshape(self.num_rows, -1)
 
-    def map(self, fn: Callable[..., Any], z: Array, take: slice | np.ndarray) -> Any:
-        """Map ``fn(log_density, score, z)`` over events with the conditions of some rows."""
-        return _map(self.density, fn, z, tuple(c[take] for c in self.conditions))
+    def map(self, fn: Callable[..., Any], rows: PyTree, take: slice | np.ndarray) -> Any:
+        """Map ``fn(log_density, score, row)`` over rows with the conditions of some rows.
 
-    def map_scores(self, fn: Callable[..., Any], *rows: Array) -> Any:
-        """Map ``fn(score, *row)`` over all rows, in one compiled call."""
-        return eqx.filter_jit(lambda field, *rows: map_rows(field, fn, *rows))(self.field, *rows)
+        :param fn: of a module, so that it is compiled once.
+        """
+        return _map(self.density, fn, rows, tuple(c[take] for c in self.conditions))
+
+
+def _score_at(log_density: Any, score: Any, z: Array) -> Array:
+    return score(z)
 
 
 @eqx.filter_jit
-def _map(density: Density, fn: Any, z: Array, conditions: tuple[Array, ...]) -> Any:
-    def one(z: Array, conditions: tuple[Array, ...]) -> Any:
+def _map(density: Density, fn: Any, rows: PyTree, conditions: tuple[Array, ...]) -> Any:
+    def one(row: PyTree, conditions: tuple[Array, ...]) -> Any:
         return fn(
-            lambda z: density(z, *conditions), lambda z: density.field(z, *conditions), z
+            lambda z: density(z, *conditions), lambda z: density.field(z, *conditions), row
         )
 
-    return jax.lax.map(lambda row: one(*row), (z, conditions), batch_size=min(len(z), 256))
+    # A last batch of another size would be compiled once more.
+    num = len(jax.tree.leaves(rows)[0])
+    filled = jnp.arange(-(-num // _BATCH) * _BATCH) % num if num > _BATCH else jnp.arange(num)
+    batch = jax.tree.map(lambda x: x[filled], (rows, conditions))
+    outcome = jax.lax.map(lambda row: one(*row), batch, batch_size=min(num, _BATCH))
+    return jax.tree.map(lambda x: x[:num], outcome)

@@ -103,5 +103,5 @@ def check(
 
 
 def _name(distribution: Any) -> str:
-    nameless = type(distribution).__repr__ is object.__repr__
-    return type(distribution).__name__ if nameless else repr(distribution)
+    name = repr(distribution)
+    return type(distribution).__name__ if " at 0x" in name else name
