@@ -6,11 +6,15 @@ from numpyro_score.diagnostics.classifier import ClassifierTwoSampleTest, classi
 from numpyro_score.diagnostics.coverage import Coverage, coverage
 from numpyro_score.diagnostics.curl import Curl, curl
 from numpyro_score.diagnostics.expected_coverage import ExpectedCoverage, expected_coverage
+from numpyro_score.diagnostics.findings import Finding, Findings
 from numpyro_score.diagnostics.fisher import FisherDivergence, fisher_divergence
+from numpyro_score.diagnostics.inference_data import to_arviz
 from numpyro_score.diagnostics.maximum_mean_discrepancy import (
     MaximumMeanDiscrepancy,
     maximum_mean_discrepancy,
 )
+from numpyro_score.diagnostics.preflight import check
+from numpyro_score.diagnostics.report import report
 from numpyro_score.diagnostics.result import Diagnostic
 from numpyro_score.diagnostics.simulation_based_calibration import simulation_based_calibration
 from numpyro_score.diagnostics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
@@ -25,6 +29,8 @@ __all__ = [
     "Curl",
     "Diagnostic",
     "ExpectedCoverage",
+    "Finding",
+    "Findings",
     "FisherDivergence",
     "MaximumMeanDiscrepancy",
     "SimulationBasedCalibration",
@@ -32,6 +38,7 @@ __all__ = [
     "SteinDiscrepancy",
     "SteinTest",
     "TailCheck",
+    "check",
     "classifier_two_sample_test",
     "coverage",
     "curl",
@@ -40,9 +47,11 @@ __all__ = [
     "from_numpyro",
     "kernel_stein_discrepancy",
     "maximum_mean_discrepancy",
+    "report",
     "simulation_based_calibration",
     "sliced_wasserstein",
     "stein_test",
     "stein_thinning",
     "tail_check",
+    "to_arviz",
 ]
