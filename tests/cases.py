@@ -17,6 +17,8 @@ from numpyro_score.distributions import (
     DiffusionDistribution,
     EnergyDistribution,
     LearnedDistribution,
+    Mixture,
+    Product,
     ScoreDistribution,
 )
 from numpyro_score.samplers import Langevin
@@ -65,6 +67,24 @@ class DistributionCase(NamedTuple):
 
 def _gaussian():
     return dist.MultivariateNormal(MEAN, precision_matrix=PRECISION)
+
+
+def _product():
+    # Precisions add up, 0.5 + 2 + 6 / 4, and so do their products with the means.
+    pull = 0.5 * jnp.arange(6.0).reshape(3, 2) + 2.0 + 1.5 * jnp.array([0.5, -1.0])
+    return dist.Normal(pull / 4.0, 0.5).to_event(1)
+
+
+def _components():
+    learned = EnergyDistribution(
+        lambda x: 0.5 * jnp.sum((x - 1) ** 2), (2,), log_normalizer=jnp.log(2 * jnp.pi)
+    )
+    return [learned, dist.Normal(-jnp.ones(2), 1.0).to_event(1)]
+
+
+def _mixture():
+    normals = dist.Normal(jnp.array([[1.0, 1.0], [-1.0, -1.0]]), 1.0).to_event(1)
+    return dist.MixtureSameFamily(dist.Categorical(jnp.array([0.3, 0.7])), normals)
 
 
 def _conditional():
@@ -168,6 +188,25 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
         ),
         _conditional,
         draws=True,
+    ),
+    "product": DistributionCase(
+        lambda **k: Product(
+            [
+                EnergyDistribution(
+                    lambda x, c: 0.5 * jnp.sum((x - c) ** 2),
+                    (2,),
+                    condition=jnp.arange(6.0).reshape(3, 2),
+                ),
+                ScoreDistribution(lambda x: 1 - x, (2,)),
+                dist.Normal(jnp.array([0.5, -1.0]), 2.0).to_event(1),
+            ],
+            weights=[0.5, 2.0, 6.0],
+            **k,
+        ),
+        _product,
+    ),
+    "mixture": DistributionCase(
+        lambda **k: Mixture(_components(), weights=[0.3, 0.7], **k), _mixture, draws=True
     ),
     "score_positive": DistributionCase(
         lambda **k: ScoreDistribution(
