@@ -20,6 +20,7 @@ from numpyro_score.distributions._log_normalizer import as_log_normalizer
 from numpyro_score.distributions._parts import check_members, is_normalized
 from numpyro_score.distributions._vectorize import leading_shape
 from numpyro_score.distributions.base import LearnedDistribution
+from numpyro_score.samplers import Langevin
 
 
 class ComposedDistribution(LearnedDistribution):
@@ -31,6 +32,7 @@ class ComposedDistribution(LearnedDistribution):
 
     pytree_data_fields = ("_members", "weights")
     _word: ClassVar[str] = "member"
+    _samplers: ClassVar[tuple[type, ...]] = (Langevin,)
 
     def __init__(
         self,
@@ -42,6 +44,9 @@ class ComposedDistribution(LearnedDistribution):
         validate_args: bool | None,
     ) -> None:
         event_shape, batch_shape, support = check_members(members, self._word)
+        if sampler is not None and not isinstance(sampler, self._samplers):
+            names = " or ".join(f"numpyro_score.samplers.{cls.__name__}" for cls in self._samplers)
+            raise TypeError(f"sampler must be a {names} or None, got {type(sampler).__name__}.")
         self._members = tuple(members)
         self.weights = weights
         self._support = support
@@ -124,7 +129,7 @@ class ComposedDistribution(LearnedDistribution):
 
     def _log_prob_of(self, x: Array, index: Array, batch_shape: Shape) -> Array:
         """Return the log density of one event under one of a batch, without the normalizer."""
-        return self._combine([_log_prob_of(d, x, index, batch_shape) for d in self._members])
+        return self._combine([log_prob_of(d, x, index, batch_shape) for d in self._members])
 
     def _options(self) -> dict[str, Any]:
         """Return what the constructor takes beside the members."""
@@ -142,7 +147,7 @@ class ComposedDistribution(LearnedDistribution):
         )
 
 
-def _log_prob_of(member: dist.Distribution, x: Array, index: Array, batch_shape: Shape) -> Array:
+def log_prob_of(member: dist.Distribution, x: Array, index: Array, batch_shape: Shape) -> Array:
     """Return the log density of one event under the member of a batch that stands at ``index``.
 
     A distribution of NumPyro with a batch is evaluated as a whole.

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
 from numpyro_score._checks import check_positive, is_concrete
-from numpyro_score._typing import Array
+from numpyro_score._typing import Array, Shape
 from numpyro_score.distributions._composed import ComposedDistribution, as_numbers
+from numpyro_score.distributions._composed_draws import draw_composed
 from numpyro_score.distributions._tails import check_tails as refuse_improper
-from numpyro_score.samplers import Langevin
+from numpyro_score.distributions.score import ScoreDistribution
+from numpyro_score.samplers import AnnealedParticles, Langevin
 
 
 class Product(ComposedDistribution):
@@ -41,7 +44,8 @@ class Product(ComposedDistribution):
     :param weights: :math:`w_i`, a number for each; 1 by default.
     :param log_normalizer: log Z, where you know it, of shape ``batch_shape`` or a number.
     :param sampler: :class:`numpyro_score.samplers.Langevin` to allow ``sample``, which then runs a
-        short chain at every call.
+        short chain at every call. Not needed where there are diffusions, of one SDE, among the
+        factors: :class:`numpyro_score.samplers.AnnealedParticles` says how they draw.
     :param check_tails: False to vouch yourself that the product can be normalized.
     :raises TypeError: a factor is no distribution.
     :raises ValueError: factors of other shapes or supports, weights that do not fit, or a product
@@ -58,6 +62,7 @@ class Product(ComposedDistribution):
     """
 
     _word = "factor"
+    _samplers = (Langevin, AnnealedParticles)
 
     def __init__(
         self,
@@ -65,7 +70,7 @@ class Product(ComposedDistribution):
         weights: Sequence[Array | float] | Array | None = None,
         *,
         log_normalizer: Array | float | None = None,
-        sampler: Langevin | None = None,
+        sampler: Langevin | AnnealedParticles | None = None,
         check_tails: bool = True,
         validate_args: bool | None = None,
     ) -> None:
@@ -81,6 +86,18 @@ class Product(ComposedDistribution):
         )
         if check_tails and _tails_may_fail(numbers):
             refuse_improper(self)
+
+    def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
+        """Draw by the ``sampler`` given, else through the noise levels of the diffusions.
+
+        :param key: a random key.
+        :return: draws of shape ``sample_shape + batch_shape + event_shape``.
+        :raises NotImplementedError: no sampler was given, and no factor is a diffusion.
+        :raises FloatingPointError: a score was not finite on the way; not under ``jit``.
+        """
+        if isinstance(self.sampler, Langevin):
+            return super().sample(key, sample_shape)
+        return draw_composed(self, key, tuple(sample_shape), self.sampler or AnnealedParticles())
 
     @property
     def factors(self) -> tuple[dist.Distribution, ...]:
@@ -141,7 +158,8 @@ def as_weights(weights: Any, num: int) -> Array:
 
 def _take_apart(factors: list[Any], weights: Array) -> tuple[list[Any], Array]:
     """Put the factors of a product in its place: a constant of it makes no difference."""
-    flat, numbers = [], []
+    flat: list[Any] = []
+    numbers: list[Array] = []
     for factor, weight in zip(factors, weights, strict=True):
         inner = type(factor) is Product
         flat += factor.factors if inner else [factor]
@@ -154,3 +172,18 @@ def _tails_may_fail(weights: Array) -> bool:
         return False
     numbers = np.asarray(weights, float)
     return bool((numbers < 0).any() or numbers.sum() < 1 - 1e-6)
+
+
+def known_by_score(node: Any) -> bool:
+    """Whether a distribution is a score, or a product in which one is, whose scores are added."""
+    if isinstance(node, Product):
+        return any(known_by_score(factor) for factor in node.factors)
+    while hasattr(node, "base_dist"):
+        node = node.base_dist
+    return isinstance(node, ScoreDistribution)
+
+
+def drawn_together(node: Any) -> bool:
+    """Whether draws of a distribution come from one population, see :class:`AnnealedParticles`."""
+    leaves = jax.tree.leaves(node, is_leaf=lambda leaf: isinstance(leaf, Product))
+    return any(isinstance(x, Product) and not isinstance(x.sampler, Langevin) for x in leaves)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_score._typing import Array
-from numpyro_score.distributions import ScoreDistribution
+from numpyro_score.distributions import LearnedDistribution
 
 # What path="local" takes. ScoreMLPs of width 64, trained by denoising for 300 to 6,000 steps, had
 # .003 to .012 in 16 dimensions, .017 to .036 in 8, .006 to .17 in 2. Means of MALA along the local
@@ -20,7 +20,7 @@ _NUM_POINTS = 16
 _NUM_PROBES = 32
 
 
-def relative_curl(part: ScoreDistribution) -> Array:
+def relative_curl(part: LearnedDistribution) -> Array:
     """Return ‖J - Jᵀ‖ / ‖J + Jᵀ‖ for the Jacobian J of a score, 0 for a gradient.
 
     Root mean squares over 16 points around the anchor, which are standard normal in the
@@ -47,14 +47,16 @@ def relative_curl(part: ScoreDistribution) -> Array:
     return jnp.sqrt(odd.sum() / even.sum())
 
 
-def _points(part: ScoreDistribution) -> Array:
+def _points(part: LearnedDistribution) -> Array:
     transform = part._standard_coordinates()
-    centre = transform.inv(part.anchor)
+    anchor = getattr(part, "anchor", None)
+    shape = transform.inverse_shape(part.event_shape)
+    centre = jnp.zeros(shape) if anchor is None else transform.inv(anchor)
     noise = jax.random.normal(jax.random.key(0), (_NUM_POINTS, *part.batch_shape, *centre.shape))
     return transform(centre + noise)
 
 
-def _probes(part: ScoreDistribution) -> Array:
+def _probes(part: LearnedDistribution) -> Array:
     size = 1
     for n in part.event_shape:
         size *= n
