@@ -181,13 +181,21 @@ def as_numbers(values: Any, num: int, name: str) -> Array:
 
     :param name: what to call them.
     """
-    numbers = values if hasattr(values, "shape") else [jnp.asarray(w, float) for w in values]
+    numbers = list(values)
     if len(numbers) != num or any(jnp.shape(number) != () for number in numbers):
         raise ValueError(
             f"{name} must be one number for each of the {num} distributions, got the shapes "
             f"{[jnp.shape(number) for number in numbers]}."
         )
-    array = jnp.stack([jnp.asarray(number, float) for number in numbers])
+    array = concretely(lambda *ws: jnp.stack([jnp.asarray(w, float) for w in ws]), *numbers)
     if is_concrete(array) and not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, got {array}.")
     return array
+
+
+def concretely(fn: Callable[..., Any], *args: Any) -> Any:
+    """Return ``fn(*args)``, also under ``jit`` as numbers that can be looked at, if these are."""
+    if not all(map(is_concrete, args)):
+        return fn(*args)
+    with jax.ensure_compile_time_eval():
+        return fn(*args)

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 
 from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array
+from numpyro_score.distributions._composed import concretely
 from numpyro_score.distributions.product import Product, as_weights
 
 _ROUNDING = 1e-6
@@ -60,7 +61,9 @@ def compose_conditions(
     if not conditionals:
         raise ValueError("at least one conditional is needed, got none.")
     powers = as_weights(weights, len(conditionals))
-    rest = 1 - jnp.sum(powers)
+    rest = concretely(lambda powers: 1 - jnp.sum(powers), powers)
     if is_concrete(rest) and abs(float(rest)) < _ROUNDING:
         return Product(conditionals, powers, **options)
-    return Product([unconditional, *conditionals], jnp.concatenate([rest[None], powers]), **options)
+    return Product(
+        [unconditional, *conditionals], [rest, *concretely(jnp.unstack, powers)], **options
+    )

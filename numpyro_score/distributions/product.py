@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 
 from numpyro_score._checks import check_positive, is_concrete
 from numpyro_score._typing import Array, Shape
-from numpyro_score.distributions._composed import ComposedDistribution, as_numbers
+from numpyro_score.distributions._composed import ComposedDistribution, as_numbers, concretely
 from numpyro_score.distributions._composed_draws import draw_composed
 from numpyro_score.distributions._tails import check_tails as refuse_improper
 from numpyro_score.distributions.score import ScoreDistribution
@@ -99,6 +99,10 @@ class Product(ComposedDistribution):
             return super().sample(key, sample_shape)
         return draw_composed(self, key, tuple(sample_shape), self.sampler or AnnealedParticles())
 
+    def _options(self) -> dict[str, Any]:
+        # What was made was looked at, or vouched for.
+        return super()._options() | {"check_tails": False}
+
     @property
     def factors(self) -> tuple[dist.Distribution, ...]:
         """The distributions whose densities are multiplied."""
@@ -134,7 +138,9 @@ def tempered(
     -0.5
     """
     check_positive(temperature, "temperature")
-    return Product([distribution], [1 / jnp.asarray(temperature, float)], **options)
+    return Product(
+        [distribution], [concretely(lambda t: 1 / jnp.asarray(t, float), temperature)], **options
+    )
 
 
 def _as_list(distributions: Any) -> list[Any]:
@@ -160,11 +166,14 @@ def _take_apart(factors: list[Any], weights: Array) -> tuple[list[Any], Array]:
     """Put the factors of a product in its place: a constant of it makes no difference."""
     flat: list[Any] = []
     numbers: list[Array] = []
-    for factor, weight in zip(factors, weights, strict=True):
+    # Weights that a list is made of can be looked at one by one.
+    for factor, weight in zip(factors, concretely(jnp.unstack, weights), strict=True):
         inner = type(factor) is Product
         flat += factor.factors if inner else [factor]
-        numbers.append(weight * factor.weights if inner else weight[None])
-    return flat, jnp.concatenate(numbers) if numbers else weights
+        numbers.append(
+            concretely(jnp.multiply, weight, factor.weights if inner else np.ones(1, np.float32))
+        )
+    return flat, concretely(lambda *ws: jnp.concatenate(ws), *numbers) if numbers else weights
 
 
 def _tails_may_fail(weights: Array) -> bool:
