@@ -17,7 +17,6 @@ from numpyro_score.distributions import (
     DiffusionDistribution,
     EnergyDistribution,
     LearnedDistribution,
-    Mixture,
     Product,
     ScoreDistribution,
 )
@@ -73,18 +72,6 @@ def _product():
     # Precisions add up, 0.5 + 2 + 6 / 4, and so do their products with the means.
     pull = 0.5 * jnp.arange(6.0).reshape(3, 2) + 2.0 + 1.5 * jnp.array([0.5, -1.0])
     return dist.Normal(pull / 4.0, 0.5).to_event(1)
-
-
-def _components():
-    learned = EnergyDistribution(
-        lambda x: 0.5 * jnp.sum((x - 1) ** 2), (2,), log_normalizer=jnp.log(2 * jnp.pi)
-    )
-    return [learned, dist.Normal(-jnp.ones(2), 1.0).to_event(1)]
-
-
-def _mixture():
-    normals = dist.Normal(jnp.array([[1.0, 1.0], [-1.0, -1.0]]), 1.0).to_event(1)
-    return dist.MixtureSameFamily(dist.Categorical(jnp.array([0.3, 0.7])), normals)
 
 
 def _conditional():
@@ -204,9 +191,6 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
             **k,
         ),
         _product,
-    ),
-    "mixture": DistributionCase(
-        lambda **k: Mixture(_components(), weights=[0.3, 0.7], **k), _mixture, draws=True
     ),
     "score_positive": DistributionCase(
         lambda **k: ScoreDistribution(

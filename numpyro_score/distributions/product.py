@@ -186,10 +186,14 @@ def _tails_may_fail(weights: Array) -> bool:
 def known_by_score(node: Any) -> bool:
     """Whether a distribution is a score, or a product in which one is, whose scores are added."""
     if isinstance(node, Product):
-        return any(known_by_score(factor) for factor in node.factors)
-    while hasattr(node, "base_dist"):
-        node = node.base_dist
+        return any(known_by_score(_unwrapped(factor)) for factor in node.factors)
     return isinstance(node, ScoreDistribution)
+
+
+def _unwrapped(factor: Any) -> Any:
+    while hasattr(factor, "base_dist"):
+        factor = factor.base_dist
+    return factor
 
 
 def drawn_together(node: Any) -> bool:

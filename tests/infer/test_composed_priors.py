@@ -15,6 +15,7 @@ from numpyro_score.distributions import (
     Product,
     ScoreDistribution,
 )
+from numpyro_score.distributions.product import known_by_score
 from numpyro_score.infer import (
     MALA,
     MCMC,
@@ -94,11 +95,13 @@ def test_draws_of_a_product_of_diffusions():
         condition=condition,
     )
     factor = EnergyDistribution(lambda x: 0.5 * jnp.sum((x - 4.0) ** 2), (2,))
-    d = Product([learned, factor], sampler=AnnealedParticles(500, num_levels=30))
+    d = Product([learned, factor], [2.0, 1.0], sampler=AnnealedParticles(500, num_levels=30))
     draws = d.sample(jax.random.key(0), (400,))
     assert draws.shape == (400, 2, 2)
-    # N(c, 1) N(4, 1); of particles that were resampled, half count.
-    np.testing.assert_allclose(draws.mean(0), (condition + 4.0) / 2, atol=5 * np.sqrt(0.5 / 200))
+    # N(c, 1)² N(4, 1) is N((2 c + 4) / 3, 1 / 3); of particles that were resampled, half count.
+    exact = (2 * condition + 4.0) / 3
+    np.testing.assert_allclose(draws.mean(0), exact, atol=5 * np.sqrt(1 / 3 / 200))
+    np.testing.assert_allclose(draws.std(0), np.sqrt(1 / 3), rtol=0.2)
     assert d.sample(jax.random.key(0)).shape == (2, 2)
 
 
@@ -123,7 +126,9 @@ def test_a_mixture_of_diffusions_has_no_noise_levels():
 
 def test_a_score_inside_a_mixture_has_no_local_path():
     part = ScoreDistribution(lambda x: -x, (2,), log_normalizer=1.8)
-    assert score_part("x", Product([part, part]).expand([3])) is not None
+    product_of_scores = Product([part.expand([3]), part])
+    assert score_part("x", product_of_scores.expand([2, 3])) is product_of_scores
+    assert not known_by_score(part.expand([3])), "what is replaced is the score, not its wrapper"
     assert score_part("x", Product([EnergyDistribution(jnp.sum, (2,))])) is None
     with pytest.raises(ModelError, match="ScoreDistribution inside a Product"):
         score_part("x", Product([Mixture([part, part])]))

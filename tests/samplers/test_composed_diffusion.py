@@ -86,25 +86,6 @@ def test_moves_without_weights_are_seen():
     assert abs(away) > 6
 
 
-def test_a_factor_without_noise_levels_and_weights():
-    """N(0, 1)² N(2, 1/2) is N(1, 1/4), the last of them known by its density alone."""
-    sde = VE(0.01, 10.0)
-    draws = composed_diffusion(
-        jax.random.key(0),
-        [lambda x, t: -x / (1 + sde.marginal_std(t) ** 2)],
-        sde,
-        (1,),
-        2_000,
-        weights=[2.0],
-        log_factor=lambda x: -jnp.sum((x - 2.0) ** 2),
-        num_levels=30,
-    )
-    assert draws.ess.shape == draws.accept_prob.shape == draws.noise_scales.shape == (31,)
-    assert abs(draws.positions.mean() - 1.0) < 5 * 0.5 / np.sqrt(1_000)
-    np.testing.assert_allclose(draws.positions.std(), 0.5, rtol=0.1)
-    assert 0.4 < draws.accept_prob[-1] < 0.75
-
-
 def test_a_score_that_is_lost_is_told():
     def score(x, t):
         return jnp.where((x > 1) & (VE_SDE.marginal_std(t) < 1), jnp.nan, -x)
