@@ -18,10 +18,10 @@ from numpyro.distributions import constraints
 
 from numpyro_score._checks import is_array
 from numpyro_score._typing import Array
-from numpyro_score.samplers import Langevin
+from numpyro_score.samplers import AnnealedParticles, Langevin
 from numpyro_score.sde import SDE
 
-_CLASSES = (eqx.Module, constraints.Constraint, Langevin, SDE)
+_CLASSES = (eqx.Module, constraints.Constraint, AnnealedParticles, Langevin, SDE)
 _PACKAGES = ("numpyro_score", "equinox", "numpyro")
 _FUNCTIONS = ("jax.nn", "jax.numpy", "jax.lax")
 Node = Any

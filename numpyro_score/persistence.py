@@ -17,14 +17,24 @@ from numpyro_score.distributions import (
     DiffusionDistribution,
     EnergyDistribution,
     LearnedDistribution,
+    Mixture,
+    Product,
     ScoreDistribution,
 )
+from numpyro_score.distributions._composed import ComposedDistribution
 from numpyro_score.networks import as_network
 from numpyro_score.training import FitResult
 
 _DISTRIBUTIONS: dict[str, type[LearnedDistribution]] = {
     cls.__name__: cls
-    for cls in (DensityDistribution, DiffusionDistribution, EnergyDistribution, ScoreDistribution)
+    for cls in (
+        DensityDistribution,
+        DiffusionDistribution,
+        EnergyDistribution,
+        Mixture,
+        Product,
+        ScoreDistribution,
+    )
 }
 
 
@@ -116,6 +126,13 @@ def _parts(obj: Any) -> Any:
     """Return a network itself, or of a distribution what its constructor takes."""
     if not isinstance(obj, LearnedDistribution):
         return {"network": obj}
+    if isinstance(obj, ComposedDistribution):
+        members = [_parts(d) if isinstance(d, LearnedDistribution) else d for d in obj._members]
+        return {
+            "distribution": type(obj).__name__,
+            "members": members,
+            "options": obj._options(),
+        }
     return {
         "distribution": type(obj).__name__,
         "network": obj.network,
@@ -130,6 +147,8 @@ def _assemble(parts: dict[str, Any]) -> Any:
     cls = _DISTRIBUTIONS.get(parts["distribution"])
     if cls is None:
         raise UnknownError(f"it holds a {parts['distribution']}, which there is not")
+    if "members" in parts:
+        return cls([_assemble(member) for member in parts["members"]], **parts["options"])
     return cls(network=parts["network"], event_shape=parts["event_shape"], **parts["options"])
 
 

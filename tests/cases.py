@@ -17,6 +17,7 @@ from numpyro_score.distributions import (
     DiffusionDistribution,
     EnergyDistribution,
     LearnedDistribution,
+    Product,
     ScoreDistribution,
 )
 from numpyro_score.samplers import Langevin
@@ -65,6 +66,12 @@ class DistributionCase(NamedTuple):
 
 def _gaussian():
     return dist.MultivariateNormal(MEAN, precision_matrix=PRECISION)
+
+
+def _product():
+    # Precisions add up, 0.5 + 2 + 6 / 4, and so do their products with the means.
+    pull = 0.5 * jnp.arange(6.0).reshape(3, 2) + 2.0 + 1.5 * jnp.array([0.5, -1.0])
+    return dist.Normal(pull / 4.0, 0.5).to_event(1)
 
 
 def _conditional():
@@ -168,6 +175,22 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
         ),
         _conditional,
         draws=True,
+    ),
+    "product": DistributionCase(
+        lambda **k: Product(
+            [
+                EnergyDistribution(
+                    lambda x, c: 0.5 * jnp.sum((x - c) ** 2),
+                    (2,),
+                    condition=jnp.arange(6.0).reshape(3, 2),
+                ),
+                ScoreDistribution(lambda x: 1 - x, (2,)),
+                dist.Normal(jnp.array([0.5, -1.0]), 2.0).to_event(1),
+            ],
+            weights=[0.5, 2.0, 6.0],
+            **k,
+        ),
+        _product,
     ),
     "score_positive": DistributionCase(
         lambda **k: ScoreDistribution(

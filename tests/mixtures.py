@@ -82,3 +82,25 @@ def ncsn_toy():
         np.array([[-5.0, -5.0], [5.0, 5.0]]),
         np.stack([np.eye(2), np.eye(2)]),
     )
+
+
+def noised(mixture, sde):
+    """The same with the first noise of a diffusion, in units of the data."""
+    noise = float(sde.noise_scale(jnp.asarray(sde.t_min)))
+    size = mixture.means.shape[1]
+    return mixture._replace(covariances=mixture.covariances + noise**2 * np.eye(size))
+
+
+def product_of(first, second):
+    """The normalized product of two mixtures, which is one of all pairs."""
+    weights, means, covariances = [], [], []
+    for w1, m1, c1 in zip(*first, strict=True):
+        for w2, m2, c2 in zip(*second, strict=True):
+            covariance = np.linalg.inv(np.linalg.inv(c1) + np.linalg.inv(c2))
+            means.append(covariance @ (np.linalg.solve(c1, m1) + np.linalg.solve(c2, m2)))
+            covariances.append(covariance)
+            apart, spread = m1 - m2, c1 + c2
+            overlap = apart @ np.linalg.solve(spread, apart) + np.linalg.slogdet(spread)[1]
+            weights.append(np.log(w1 * w2) - 0.5 * overlap)
+    weights = np.exp(np.array(weights) - np.logaddexp.reduce(weights))
+    return Mixture(weights, np.stack(means), np.stack(covariances))

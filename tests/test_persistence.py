@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints
 
@@ -18,6 +19,8 @@ from numpyro_score._array_file import read_file, write_file
 from numpyro_score.distributions import (
     DiffusionDistribution,
     EnergyDistribution,
+    Mixture,
+    Product,
     ScoreDistribution,
 )
 from numpyro_score.networks import (
@@ -30,7 +33,7 @@ from numpyro_score.networks import (
 )
 from numpyro_score.objectives import DenoisingScoreMatching
 from numpyro_score.persistence import _FILE
-from numpyro_score.samplers import Langevin
+from numpyro_score.samplers import AnnealedParticles, Langevin
 from numpyro_score.sde import VP, InTime
 from numpyro_score.training import fit
 
@@ -75,6 +78,18 @@ DISTRIBUTIONS = {
     "diffusion": lambda: DiffusionDistribution(
         InTime(trained(NoiseEnergyMLP(3, width=4, key=KEY)), VP()), VP(), (3,), num_steps=7
     ),
+    "product": lambda: Product(
+        [EnergyDistribution(NETWORKS["energy"](), (3,)), DISTRIBUTIONS["score"]()],
+        weights=[2.0, -0.5],
+        sampler=AnnealedParticles(num_levels=7),
+    ),
+    "mixture": lambda: Mixture(
+        [
+            EnergyDistribution(NETWORKS["energy"](), (3,), log_normalizer=1.0),
+            Product([DISTRIBUTIONS["score"]()], log_normalizer=0.5),
+        ],
+        weights=[0.25, 0.75],
+    ),
     "score": lambda: ScoreDistribution(
         NETWORKS["score"](), (3,), anchor=jnp.array([0.1, 0.2, 0.3]), num_nodes=5
     ),
@@ -104,7 +119,7 @@ def test_distributions_come_back(name, tmp_path):
     assert loaded.support == d.support
     x = jnp.array([0.2, 0.3, 0.5])
     np.testing.assert_array_equal(loaded.log_prob(x), d.log_prob(x))
-    if d.sampler is not None:
+    if isinstance(d.sampler, Langevin):
         np.testing.assert_array_equal(loaded.sample(KEY, (2,)), d.sample(KEY, (2,)))
 
 
@@ -139,6 +154,19 @@ for value in (network(x), d.log_prob(x), d.sample(jax.random.key(1))[0]):
     x = jnp.array([0.3, -0.7])
     here = (result.network(x), d.log_prob(x), d.sample(jax.random.key(1))[0])
     assert told == [float(value).hex() for value in here]
+
+
+def test_a_product_with_a_distribution_of_numpyro_needs_like(tmp_path):
+    def product(mean):
+        factor = dist.Normal(mean * jnp.ones(3), 1.0).to_event(1)
+        return Product([EnergyDistribution(NETWORKS["energy"](), (3,)), factor])
+
+    save(tmp_path / "file", product(2.0))
+    with pytest.raises(LoadError, match=r"because a .*Independent.* is not of this package"):
+        load(tmp_path / "file")
+    x = jnp.array([0.2, 0.3, 0.5])
+    loaded = load(tmp_path / "file", like=product(0.0))
+    np.testing.assert_array_equal(loaded.log_prob(x), product(2.0).log_prob(x))
 
 
 def test_what_is_not_of_this_package_needs_like(tmp_path):

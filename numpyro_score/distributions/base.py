@@ -77,7 +77,7 @@ class LearnedDistribution(dist.Distribution):
         self._support = event_support(support, len(event_shape))
         self.condition = None if condition is None else jnp.asarray(condition)
         self.condition_event_dim = condition_event_dim
-        self.sampler = sampler
+        self.sampler: Any = sampler
         batch_shape = self._condition_batch_shape()
         self.log_normalizer = as_log_normalizer(log_normalizer, batch_shape)
         self._check_network(event_shape)

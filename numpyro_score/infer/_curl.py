@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_score._typing import Array
-from numpyro_score.distributions import ScoreDistribution
+from numpyro_score.distributions import LearnedDistribution
 from numpyro_score.distributions._curl import MAX_CURL, jacobian_parts
 
 __all__ = ["MAX_CURL", "relative_curl"]
@@ -15,7 +15,7 @@ _NUM_POINTS = 16
 _NUM_PROBES = 32
 
 
-def relative_curl(part: ScoreDistribution) -> Array:
+def relative_curl(part: LearnedDistribution) -> Array:
     """Return ‖J - Jᵀ‖ / ‖J + Jᵀ‖ for the Jacobian J of a score, 0 for a gradient.
 
     Root mean squares over 16 points around the anchor, which are standard normal in the
@@ -33,14 +33,16 @@ def relative_curl(part: ScoreDistribution) -> Array:
     return jnp.sqrt(odd.sum() / even.sum())
 
 
-def _points(part: ScoreDistribution) -> Array:
+def _points(part: LearnedDistribution) -> Array:
     transform = part._standard_coordinates()
-    centre = transform.inv(part.anchor)
+    anchor = getattr(part, "anchor", None)
+    shape = transform.inverse_shape(part.event_shape)
+    centre = jnp.zeros(shape) if anchor is None else transform.inv(anchor)
     noise = jax.random.normal(jax.random.key(0), (_NUM_POINTS, *part.batch_shape, *centre.shape))
     return transform(centre + noise)
 
 
-def _probes(part: ScoreDistribution) -> Array:
+def _probes(part: LearnedDistribution) -> Array:
     size = 1
     for n in part.event_shape:
         size *= n

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.distributions import DiffusionDistribution, EnergyDistribution
+from numpyro_score.distributions import DiffusionDistribution, EnergyDistribution, Mixture
 from numpyro_score.distributions._noised import between_noise
 from numpyro_score.infer.model_checks import prototype_trace
 
@@ -38,7 +38,9 @@ POSTERIOR = Level(0.0, 1.0)
 class LevelledModel:
     """A model with one keyword more, its :class:`Level`; without it, the posterior itself.
 
-    Its latent diffusion sites are energies, or scores with a line integral.
+    Its latent diffusion sites are energies, or scores with a line integral. In a product each
+    factor has the noise of the level: the product of noised densities, not the noised product, is
+    a ladder as good as any.
 
     - **num_nodes** - of integrals over the noise between two levels.
     """
@@ -89,7 +91,7 @@ class _AtLevel(Messenger):
                 return between_noise(leaf, lower, upper, self.num_nodes)
             return leaf.without_normalizer(noise_scale)
 
-        return jax.tree.map(replace, fn, is_leaf=_is_diffusion)
+        return jax.tree.map(replace, fn, is_leaf=_is_whole)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,11 @@ def _is_diffusion(node: Any) -> bool:
     return isinstance(node, DiffusionDistribution)
 
 
+def _is_whole(node: Any) -> bool:
+    # Components of a mixture keep their normalizers, without which their weights mean nothing.
+    return _is_diffusion(node) or isinstance(node, Mixture)
+
+
 def latent_diffusions(
     model: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
 ) -> dict[str, DiffusionDistribution]:
@@ -132,7 +139,7 @@ def latent_diffusions(
     for name, site in trace.items():
         if site["type"] != "sample" or site["is_observed"]:
             continue
-        for leaf in jax.tree.leaves(site["fn"], is_leaf=_is_diffusion):
+        for leaf in jax.tree.leaves(site["fn"], is_leaf=_is_whole):
             if _is_diffusion(leaf):
                 found[name] = leaf
     return found

@@ -12,6 +12,7 @@ from numpyro import handlers
 from numpyro.infer.util import constrain_fn, log_density, potential_energy, unconstrain_fn
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.distributions.product import drawn_together
 from numpyro_score.infer._levels import LEVEL, Level, LevelledModel, latent_diffusions
 from numpyro_score.infer.model_checks import (
     ModelError,
@@ -30,6 +31,7 @@ class ParticleTarget:
 
     - **latent**, **observed** - names of its sites.
     - **diffusions** - the latent sites whose prior can be had with more noise.
+    - **together** - the latent sites whose draws come from one population.
     """
 
     model: Callable[..., Any]
@@ -38,13 +40,36 @@ class ParticleTarget:
     latent: tuple[str, ...]
     observed: tuple[str, ...]
     diffusions: tuple[str, ...]
+    together: tuple[str, ...] = ()
 
-    def draw(self, rng_key: Array) -> PyTree:
-        """Return a draw from the prior."""
-        trace = handlers.trace(handlers.seed(self.model, rng_key)).get_trace(
-            *self.args, **self.kwargs
-        )
+    def draw(self, rng_key: Array, known: PyTree | None = None) -> PyTree:
+        """Return a draw from the prior.
+
+        :param known: values of sites that were drawn before.
+        """
+        trace = self._trace(rng_key, known or {})
         return {name: trace[name]["value"] for name in self.latent}
+
+    def draw_together(self, rng_key: Array, num: int) -> PyTree:
+        """Return draws of the sites that are drawn together, with a first axis of ``num``.
+
+        These are products, whose normalizer is unknown, so that they depend on no other site.
+        """
+        if not self.together:
+            return {}
+        sites = prototype_trace(self.model, self.args, self.kwargs)
+        anything = {name: jnp.zeros(sites[name]["value"].shape) for name in self.together}
+        trace = self._trace(rng_key, anything)
+        keys = jax.random.split(rng_key, len(self.together))
+        return {
+            name: trace[name]["fn"].sample(key, (num,))
+            for name, key in zip(self.together, keys, strict=True)
+        }
+
+    def _trace(self, rng_key: Array, known: PyTree) -> dict[str, Any]:
+        model = handlers.seed(handlers.substitute(self.model, data=known), rng_key)
+        trace: dict[str, Any] = handlers.trace(model).get_trace(*self.args, **self.kwargs)
+        return trace
 
     def unconstrain(self, values: PyTree) -> PyTree:
         """Return values of the sites without constraints."""
@@ -94,6 +119,11 @@ def particle_target(
         tuple(name for name, site in sites.items() if not site["is_observed"]),
         tuple(name for name, site in sites.items() if site["is_observed"]),
         tuple(latent_diffusions(model, args, kwargs)),
+        tuple(
+            name
+            for name, site in sites.items()
+            if not site["is_observed"] and drawn_together(site["fn"])
+        ),
     )
     try:
         jax.eval_shape(target.draw, jax.random.key(0))

@@ -13,7 +13,8 @@ from numpyro.util import find_stack_level
 
 from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array
-from numpyro_score.distributions import LearnedDistribution, ScoreDistribution
+from numpyro_score.distributions import LearnedDistribution
+from numpyro_score.distributions.product import known_by_score
 from numpyro_score.infer._curl import MAX_CURL, relative_curl
 from numpyro_score.infer._score_sites import ScoreSites
 from numpyro_score.infer.model_checks import (
@@ -68,8 +69,8 @@ def warn_of_curl(model: Callable[..., Any], args: tuple, kwargs: dict[str, Any])
 
 
 def _score_parts(fn: Any) -> list[LearnedDistribution]:
-    leaves = jax.tree.leaves(fn, is_leaf=lambda node: isinstance(node, ScoreDistribution))
-    return [leaf for leaf in leaves if isinstance(leaf, ScoreDistribution)]
+    leaves = jax.tree.leaves(fn, is_leaf=known_by_score)
+    return [leaf for leaf in leaves if known_by_score(leaf)]
 
 
 def _curl_by_site(

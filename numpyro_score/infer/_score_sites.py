@@ -11,10 +11,11 @@ import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
 from numpyro_score._typing import Array, PyTree, Shape
-from numpyro_score.distributions import ScoreDistribution
-from numpyro_score.distributions._line_integral import gauss_lobatto
+from numpyro_score.distributions import LearnedDistribution, ScoreDistribution
 from numpyro_score.distributions._vectorize import leading_shape
+from numpyro_score.distributions.product import known_by_score
 from numpyro_score.infer.model_checks import ModelError
+from numpyro_score.samplers._quadrature import gauss_lobatto
 
 # All that these do to a log density is linear in it, but for terms of their own.
 _WRAPPERS = (
@@ -35,18 +36,20 @@ class Mark(NamedTuple):
 Marks = dict[str, Mark]
 
 
-def score_part(name: str, fn: Any) -> ScoreDistribution | None:
-    """Return the score distribution in a site's distribution ``fn``, or None.
+def score_part(name: str, fn: Any) -> LearnedDistribution | None:
+    """Return what a site's distribution ``fn`` has that is known by its score, or None.
+
+    A product with a score among its factors is known by the sum.
 
     :raises ModelError: where something is made of it that is not linear in its log density.
     """
     part = fn
     while type(part) in _WRAPPERS:
         part = part.base_dist
-    if isinstance(part, ScoreDistribution):
+    if known_by_score(part):
         return part
-    inside = jax.tree.leaves(fn, is_leaf=_is_score)
-    if any(_is_score(leaf) for leaf in inside):
+    inside = jax.tree.leaves(fn, is_leaf=known_by_score)
+    if any(known_by_score(leaf) for leaf in inside):
         raise ModelError(
             f"Site {name!r} has a ScoreDistribution inside a {type(part).__name__}. With "
             'path="local" a score site is known by differences of its log density alone, so it '
@@ -54,10 +57,6 @@ def score_part(name: str, fn: Any) -> ScoreDistribution | None:
             'path="anchored".'
         )
     return None
-
-
-def _is_score(node: Any) -> bool:
-    return isinstance(node, ScoreDistribution)
 
 
 class ScoreSites(Messenger):
@@ -78,7 +77,7 @@ class ScoreSites(Messenger):
         self.num_nodes = num_nodes
         self.integral: Array | float = 0.0
         self.marks: Marks = {}
-        self.parts: dict[str, ScoreDistribution] = {}
+        self.parts: dict[str, LearnedDistribution] = {}
 
     def process_message(self, msg: Any) -> None:
         """Replace the distribution of a score site, and add its integral."""
@@ -109,7 +108,7 @@ class ScoreSites(Messenger):
 
 
 def _along_segment(
-    part: ScoreDistribution, value: Array, start: Mark | None, num_nodes: int
+    part: LearnedDistribution, value: Array, start: Mark | None, num_nodes: int
 ) -> tuple[Array, Mark]:
     """Return the integral for each event, and the mark of its end.
 
@@ -136,14 +135,14 @@ def _along_segment(
     return integral + jnp.sum(score * (value - end), events), Mark(end, score)
 
 
-def _lead(part: ScoreDistribution, value: Array) -> Shape:
+def _lead(part: LearnedDistribution, value: Array) -> Shape:
     return jnp.broadcast_shapes(leading_shape(value, part.event_dim), part.batch_shape)
 
 
 class _StandIn(ScoreDistribution):
     """A score distribution with another log density, to put in the place of ``part``."""
 
-    def __init__(self, part: ScoreDistribution, log_prob: Callable[[Array], Array]) -> None:
+    def __init__(self, part: LearnedDistribution, log_prob: Callable[[Array], Array]) -> None:
         self.__dict__.update(part.__dict__)
         self._log_prob = log_prob
 
@@ -151,6 +150,8 @@ class _StandIn(ScoreDistribution):
         return self._log_prob(value)
 
 
-def _replace(fn: PyTree, part: ScoreDistribution, log_prob: Callable[[Array], Array]) -> Any:
+def _replace(fn: PyTree, part: LearnedDistribution, log_prob: Callable[[Array], Array]) -> Any:
     stand_in = _StandIn(part, log_prob)
-    return jax.tree.map(lambda leaf: stand_in if _is_score(leaf) else leaf, fn, is_leaf=_is_score)
+    return jax.tree.map(
+        lambda leaf: stand_in if known_by_score(leaf) else leaf, fn, is_leaf=known_by_score
+    )

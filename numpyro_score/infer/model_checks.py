@@ -26,6 +26,8 @@ _FIELD_NAMES = {
     "condition": "its condition",
     "_support": "its support",
     "anchor": "its anchor",
+    "_members": "a factor or component of it",
+    "weights": "the weights of its factors or components",
     "context": "its mask or scale",
     "log_prob": "a value that its network closes over",
 }
@@ -214,7 +216,7 @@ def _fields(site: dict[str, Any], parts: list[LearnedDistribution]) -> dict[str,
     """Return all that the normalizers of ``parts`` of a site depend on, by the field it is in."""
     fields: dict[str, PyTree] = {
         name: [getattr(part, name, None) for part in parts]
-        for name in ("_arrays", "condition", "_support", "anchor")
+        for name in ("_arrays", "condition", "_support", "anchor", "_members", "weights")
     }
     fields["context"] = [_context(site["fn"]), site["scale"]]
     # At an event that depends on nothing, to find what no field holds. The last to be looked at.

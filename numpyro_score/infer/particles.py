@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -125,7 +126,10 @@ class ParticleInference(MCMC):
     def _draw_prior(self, rng_key: Array, target: ParticleTarget) -> PyTree:
         """Return draws from the prior with an axis of runs and one of particles."""
         keys = jax.random.split(rng_key, (self.num_chains, self.num_samples))
-        values = jax.jit(jax.vmap(jax.vmap(target.draw)))(keys)
+        draw_together = partial(target.draw_together, num=self.num_samples)
+        together_keys = jax.random.split(jax.random.fold_in(rng_key, 1), self.num_chains)
+        known = jax.jit(jax.vmap(draw_together))(together_keys)
+        values = jax.jit(jax.vmap(jax.vmap(target.draw)))(keys, known)
         for name, value in values.items():
             rows = np.asarray(value, float).reshape(self.num_chains * self.num_samples, -1)
             lost = np.mean(~np.isfinite(rows).all(1))

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from numpyro.infer import MCMC, DiscreteGibbs, Gibbs
 
 from numpyro_score import networks
-from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
+from numpyro_score.distributions import EnergyDistribution, Mixture, Product, ScoreDistribution
 from numpyro_score.infer import MALA, DoublyIntractableError, ModelError, check_model
 
 
@@ -125,7 +125,38 @@ def param_model():
     numpyro.sample("x", conditional(c))
 
 
+def product_factor_model():
+    """A factor with a normalizer of its own: that of the product is another."""
+    factor = dist.Normal(theta() * jnp.ones(2), 1.0).to_event(1)
+    numpyro.sample("x", Product([conditional(1.0), factor]))
+
+
+def product_weight_model():
+    numpyro.sample("x", Product([conditional(1.0)], weights=[theta()]))
+
+
+def product_closure_model():
+    t = theta()
+    inner = EnergyDistribution(lambda x: energy(x, t), (2,), log_normalizer=-2 * jnp.log(t))
+    numpyro.sample("x", Product([dist.Normal(jnp.zeros(2), 1.0).to_event(1), inner]))
+
+
+def product_condition_model():
+    inner = Product([conditional(theta()), conditional(2.0)]).expand([3]).to_event(1)
+    numpyro.sample("x", inner, obs=jnp.ones((3, 2)))
+
+
+def mixture_model():
+    components = [conditional(theta()), conditional(1.0)]
+    numpyro.sample("x", Mixture(components, log_weights=[0.0, 1.0]))
+
+
 REFUSED = [
+    product_factor_model,
+    product_weight_model,
+    product_closure_model,
+    product_condition_model,
+    mixture_model,
     condition_model,
     stopped_gradient_model,
     discrete_function_model,
@@ -166,6 +197,14 @@ def normalizer_model():
     numpyro.sample("x", conditional(t, log_normalizer=-2 * jnp.log(t)))
 
 
+def product_model():
+    t = theta()
+    x = numpyro.sample("x", Product([conditional(1.0), conditional(2.0)]))
+    numpyro.sample("y", dist.Normal(x, t).to_event(1), obs=jnp.ones(2))
+    factors = [conditional(t), conditional(2 * t)]
+    numpyro.sample("z", Product(factors, log_normalizer=-2 * jnp.log(t)))
+
+
 def prior_and_data_model():
     t = theta()
     x = numpyro.sample("x", conditional(1.0))
@@ -199,6 +238,7 @@ def chained_latents_model():
     "model",
     [
         normalizer_model,
+        product_model,
         prior_and_data_model,
         constant_closure_model,
         unrelated_in_one_scan_model,

@@ -17,9 +17,9 @@ from numpyro.distributions import constraints
 from numpyro.infer.util import potential_energy
 
 from numpyro_score.distributions import ScoreDistribution
-from numpyro_score.distributions._line_integral import gauss_lobatto
 from numpyro_score.infer import HMC, MALA, Barker, _score_sites
 from numpyro_score.infer._paths import LocalPath, LocalStep
+from numpyro_score.samplers._quadrature import gauss_lobatto
 from tests.infer.test_cost import equations
 from tests.infer.test_path_statistics import asymmetric_rule, mixed_model, run
 
