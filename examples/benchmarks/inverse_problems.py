@@ -1,4 +1,4 @@
-"""Linear-Gaussian inverse problems with Gaussian-mixture priors, whose posteriors are known exactly.
+"""Linear-Gaussian inverse problems with Gaussian-mixture priors: the posterior is known exactly.
 
 Every method of this package draws from each posterior, with the exact score of the prior or with a
 network that was trained on its draws. The table tells the sliced Wasserstein distance to exact
