@@ -53,14 +53,13 @@ def make_task(instance: Instance, source: str, num_draws: int, num_steps: int) -
     if source == "exact":
         return Task(instance, instance.prior.energy(sde), sde, scale, num_draws)
     build = NoiseEnergyMLP if source == "energy" else NoiseScoreMLP
-    network = build(x.shape[1], width=256, depth=4, key=jax.random.key(0))
+    network = build(x.shape[1], width=128, depth=4, key=jax.random.key(0))
     result = fit(
         jax.random.key(1),
         InTime(network, sde),
         jnp.asarray(x, float),
         DiffusionScoreMatching(sde),
         num_steps=num_steps,
-        batch_size=512,
         optimizer=optax.adam(optax.cosine_decay_schedule(2e-3, num_steps)),
         progress_bar=False,
     )
