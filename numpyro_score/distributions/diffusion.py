@@ -16,6 +16,7 @@ import numpy as np
 
 from numpyro_score._checks import check_int, check_positive, is_concrete
 from numpyro_score._typing import Array, PyTree, Shape
+from numpyro_score.distributions._lost import when_lost
 from numpyro_score.distributions._noised import at_noise
 from numpyro_score.distributions._tangents import changes, materialize
 from numpyro_score.distributions.base import LearnedDistribution
@@ -156,10 +157,15 @@ class DiffusionDistribution(LearnedDistribution):
             lost = ~np.isfinite(draws).reshape(-1, prod(self.event_shape)).all(1)
             if lost.any():
                 raise FloatingPointError(
-                    f"{lost.mean():.1%} of the draws are not finite: the score is NaN or too large "
-                    "on the way. numpyro_score.samplers.reverse_sde tells at which time."
+                    f"{lost.mean():.1%} of the draws are not finite: {self._when_lost(key)}"
                 )
         return draws
+
+    def _when_lost(self, key: Array) -> str:
+        shape, scale, c = self.event_shape, self.data_scale, self.condition
+        c = None if c is None else c.reshape(-1, *self._condition_event())[0]
+        score = self._flow().score((self._arrays, c, scale))
+        return when_lost(key, score, self.sde, shape, scale, self.num_steps)
 
     def marginal(self, t: float) -> DiffusionDistribution:
         """Return the distribution of the noised variable at time ``t``.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro import handlers
 from numpyro.diagnostics import print_summary
 from numpyro.infer import MCMC
 
@@ -20,6 +21,8 @@ from numpyro_score.infer._particle_moves import Moves
 from numpyro_score.infer._particle_target import ParticleTarget, particle_target
 from numpyro_score.infer._path_checks import warn_of_curl
 from numpyro_score.infer._paths import LocalPath
+
+_TRIED = 500
 
 
 class _Sampler(NamedTuple):
@@ -135,10 +138,21 @@ class ParticleInference(MCMC):
             lost = np.mean(~np.isfinite(rows).all(1))
             if lost > 0:
                 raise FloatingPointError(
-                    f"{lost:.1%} of the draws from the prior of {name!r} are not finite. For a "
-                    "DiffusionDistribution, numpyro_score.samplers.reverse_sde tells at which time."
+                    f"{lost:.1%} of the draws from the prior of {name!r} are not finite"
+                    f"{_when_lost(rng_key, target, name)}."
                 )
         return values
+
+
+def _when_lost(rng_key: Array, target: ParticleTarget, name: str) -> str:
+    """Return what a diffusion says of draws that are lost, where nothing is compiled."""
+    try:
+        model = handlers.trace(handlers.seed(target.model, rng_key))
+        site = model.get_trace(*target.args, **target.kwargs)[name]
+        site["fn"].sample(rng_key, (_TRIED,))
+    except FloatingPointError as error:
+        return f"; {str(error).rstrip('.')}"
+    return ""
 
 
 def _without_chains(fields: dict[str, Array]) -> dict[str, Array]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array, Shape
+from numpyro_score.networks._frozen import Frozen
 from numpyro_score.networks._layers import hidden_layers
 from numpyro_score.networks._vector import VectorNetwork, check_columns
 from numpyro_score.networks.base import GaussianBase, Standardization
@@ -20,11 +23,30 @@ from numpyro_score.networks.noised_base import NoisedGaussian
 #: any ladder has, to one of 1.6, in which σ changes by a factor of 5.
 _SLOWEST, _FASTEST, _NUM_FREQUENCIES = 0.25, 4.0, 8
 
+#: Rows for each entry of a condition from which on its regression is worth more than it costs.
+_ROWS_PER_ENTRY = 10
+#: The least part of the variance that a regression may leave.
+_LEAST_REST = 1e-6
+
+
+class Regression(Frozen):
+    """What a linear regression expects of data given their condition; not trained.
+
+    :param slope: shape ``(in_size, condition_size)``, of the standardized condition.
+    """
+
+    slope: Array
+
+    def __call__(self, standard: Array) -> Array:
+        """Return by how much the mean shifts, shape ``(in_size,)``."""
+        return jax.lax.stop_gradient(self.slope) @ standard
+
 
 class _NoiseMLP(VectorNetwork):
     """What the energy and the score share: layers that are shifted by an embedding."""
 
     base: NoisedGaussian
+    regression: Regression | None
     embedding: eqx.nn.Linear
     layers: tuple[eqx.nn.Linear, ...]
     shifts: tuple[eqx.nn.Linear, ...]
@@ -49,6 +71,9 @@ class _NoiseMLP(VectorNetwork):
         self.condition_standardization = (
             Standardization.identity(condition_size) if condition_size else None
         )
+        self.regression = (
+            Regression(jnp.zeros((in_size, condition_size))) if condition_size else None
+        )
         self.layers = hidden_layers(in_size, width, depth, layer_key)
         features = 2 * _NUM_FREQUENCIES + condition_size
         self.embedding = eqx.nn.Linear(features, width, key=embedding_key)
@@ -71,8 +96,43 @@ class _NoiseMLP(VectorNetwork):
     def __call__(self, x: Array, noise_scale: Array, condition: Array | None = None) -> Array:
         """Evaluate the network at one event."""
 
+    def fit_base(
+        self, data: Array, noise_scale: float = 0.0, condition: Array | None = None
+    ) -> Self:
+        """Return a copy whose Gaussian is that of the data, given their condition.
+
+        Its mean is linear in the condition, by least squares, and its covariance is that of what
+        this leaves: of data that are normal together with their conditions, the exact answer.
+
+        :param data: finite array of shape ``(n, in_size)``.
+        :param noise_scale: not used: every level has its own.
+        :param condition: array of shape ``(n, condition_size)`` for a conditional network.
+        :return: the network with a new base; the weights are shared.
+        :raises ValueError: wrong shapes, data that do not vary, or a constant condition.
+        """
+        based = super().fit_base(data, noise_scale, condition)
+        if condition is None or len(data) < _ROWS_PER_ENTRY * self.condition_size:
+            return based
+        rows, given = np.asarray(data, np.float64), np.asarray(condition, np.float64)
+        given = (given - given.mean(0)) / given.std(0)
+        away = rows - rows.mean(0)
+        slope = np.linalg.lstsq(given, away, rcond=None)[0].T
+        rest = away - given @ slope.T
+        if rest.var() < _LEAST_REST * away.var():
+            # The condition tells all: no level of noise would know the scale of what it leaves.
+            return based
+        base = NoisedGaussian.fit(rows.mean(0) + rest)
+        regression = Regression(jnp.asarray(slope, jnp.result_type(float)))
+        return eqx.tree_at(lambda n: (n.base, n.regression), based, (base, regression))
+
     def _base_of(self, data: Array, noise_scale: float) -> NoisedGaussian:
         return NoisedGaussian.fit(data)
+
+    def _centre(self, x: Array, condition: Array | None) -> Array:
+        """Return ``x`` without what the regression expects of it, once both have been checked."""
+        self._check_event(x)
+        standard = self._standard_condition(condition)
+        return x if standard is None or self.regression is None else x - self.regression(standard)
 
     def _embed(self, noise_scale: Array, condition: Array | None) -> Array:
         relative = jnp.log(noise_scale / self.base.data_scale)
@@ -86,7 +146,6 @@ class _NoiseMLP(VectorNetwork):
     def _hidden(
         self, x: Array, noise_scale: Array, condition: Array | None, last: Callable[[Array], Array]
     ) -> Array:
-        self._check_event(x)
         if jnp.shape(noise_scale) != ():
             raise ValueError(
                 f"{type(self).__name__} takes one noise_scale of shape () per event, got "
@@ -112,8 +171,9 @@ class NoiseEnergyMLP(_NoiseMLP):
               + \frac{\sigma_{data}}{\sigma} \mathrm{MLP}(z, \log \sigma)
 
     with μ and C of the data (:meth:`fit_base`), z whitened at level σ, and hidden layers that are
-    shifted by an embedding of log σ and of the condition. The scalings are those of Karras et al.
-    for the score: inputs, outputs and what is to be learned are of order 1 at every level.
+    shifted by an embedding of log σ and of the condition. With a condition, μ is linear in it, and
+    C the covariance of what that leaves. The scalings are those of Karras et al. for the score:
+    inputs, outputs and what is to be learned are of order 1 at every level.
 
     For :class:`~numpyro_score.objectives.LadderScoreMatching`; for the time of a diffusion see
     :class:`numpyro_score.sde.InTime`. One level, as the density of a model, is
@@ -147,6 +207,7 @@ class NoiseEnergyMLP(_NoiseMLP):
 
     def __call__(self, x: Array, noise_scale: Array, condition: Array | None = None) -> Array:
         """Return the energy of one event, shape ``()``."""
+        x = self._centre(x, condition)
         correction = self.head @ self._hidden(x, noise_scale, condition, self.activation)
         scale = self.base.data_scale / noise_scale
         return self.base.energy(x, noise_scale) + scale * correction
@@ -183,6 +244,7 @@ class NoiseScoreMLP(_NoiseMLP):
 
     def __call__(self, x: Array, noise_scale: Array, condition: Array | None = None) -> Array:
         """Return the score at one event, shape ``(in_size,)``."""
+        x = self._centre(x, condition)
         correction = self.head @ self._hidden(x, noise_scale, condition, jnp.tanh)
         return self.base.score(x, noise_scale) + self.base.correct(correction, noise_scale)
 

@@ -20,14 +20,16 @@ Weighting: TypeAlias = Literal["noise", "likelihood"]
 class DiffusionScoreMatching:
     r"""Denoising score matching at random times of a diffusion, for one network of all times.
 
-    One loss per example :math:`x_0`, at a time t drawn uniformly from that of the diffusion, with
+    One loss per example :math:`x_0`, at a time t drawn uniformly from that of the diffusion (by its
+    ``training_times``, where it has others, as :class:`~numpyro_score.sde.EDM` does), with
     :math:`x_t = \alpha(t) x_0 + \sigma(t) \varepsilon` and :math:`\varepsilon \sim N(0, I)`:
 
     .. math:: \tfrac12 \lambda(t) \| s_\theta(x_t, t) + \varepsilon / \sigma(t) \|^2
 
     ``weighting="noise"`` has :math:`\lambda = \sigma^2`, which makes all times count about alike
     and samples look best; ``"likelihood"`` has :math:`\lambda = g^2`, the integral of which bounds
-    the negative log-likelihood of the reverse diffusion, at a larger variance.
+    the negative log-likelihood of the reverse diffusion, at a larger variance, and with uniform
+    times always.
 
     Use it for a density that is to be drawn from, evaluated, or used as the prior of an inverse
     problem with many modes. Not where one noise level will do: a network without a time is easier
@@ -78,7 +80,9 @@ class DiffusionScoreMatching:
         time_key, noise_key = jax.random.split(key)
         dtype = jnp.result_type(batch)
         sde = self.sde
-        t = jax.random.uniform(time_key, (len(batch),), dtype, minval=sde.t_min, maxval=sde.t_max)
+        uniform = self.weighting == "likelihood"
+        times = SDE.training_times if uniform else type(sde).training_times
+        t = times(sde, time_key, (len(batch),)).astype(dtype)
         noise = jax.random.normal(noise_key, jnp.shape(batch), dtype)
         column = t.reshape(-1, *[1] * (batch.ndim - 1))
         std = sde.marginal_std(column)

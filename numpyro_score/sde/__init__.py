@@ -1,6 +1,7 @@
 """Diffusions that turn data into noise: what noise there is at which time."""
 
 from numpyro_score.sde.base import SDE
+from numpyro_score.sde.edm import EDM
 from numpyro_score.sde.from_time import From
 from numpyro_score.sde.in_time import InTime
 from numpyro_score.sde.ladder import geometric_ladder, largest_distance
@@ -12,6 +13,7 @@ from numpyro_score.sde.ve import VE
 from numpyro_score.sde.vp import VP, CosineVP
 
 __all__ = [
+    "EDM",
     "SDE",
     "VE",
     "VP",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
@@ -53,6 +54,10 @@ class SDE(ABC):
     def drift(self, x: Array, t: Array) -> Array:
         """Return c(t) x, for a number ``t``."""
         return self.drift_rate(t) * x
+
+    def training_times(self, rng_key: Array, shape: Shape) -> Array:
+        """Draw the times at which a network is trained: uniform, unless a subclass knows better."""
+        return jax.random.uniform(rng_key, shape, minval=self.t_min, maxval=self.t_max)
 
     def prior(self, event_shape: Shape) -> dist.Distribution:
         """Return what is left of any data at ``t_max``: a normal without a trace of them."""

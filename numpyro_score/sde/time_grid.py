@@ -11,6 +11,7 @@ import numpy as np
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array
 from numpyro_score.sde.base import SDE
+from numpyro_score.sde.noise_level import time_of
 
 Spacing: TypeAlias = Literal["log noise", "karras", "uniform"]
 
@@ -53,4 +54,7 @@ def time_grid(sde: SDE, num_steps: int, *, spacing: Spacing = "log noise") -> Ar
         )
     ruler = np.log(level) if spacing == "log noise" else level ** (1 / _KARRAS_POWER)
     marks = np.linspace(ruler[-1], ruler[0], num_steps + 1)
-    return jnp.asarray(np.interp(marks, ruler, np.asarray(fine)), jnp.result_type(float))
+    levels = np.exp(marks) if spacing == "log noise" else marks**_KARRAS_POWER
+    with jax.ensure_compile_time_eval():
+        times = time_of(sde, jnp.asarray(levels))
+    return times.at[0].set(sde.t_max).at[-1].set(sde.t_min)

@@ -222,7 +222,7 @@ def test_bad_arguments_are_refused():
 
 def test_lost_draws_are_told():
     d = DiffusionDistribution(lambda x, t: jnp.where(x > 0, jnp.nan, -x), VP(), (1,))
-    with pytest.raises(FloatingPointError, match="of the draws are not finite"):
+    with pytest.raises(FloatingPointError, match=r"of the draws are not finite: .* t = "):
         d.sample(jax.random.key(0), (20,))
 
 

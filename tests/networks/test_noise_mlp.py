@@ -105,11 +105,38 @@ def test_a_condition_enters_and_a_wrong_one_is_refused(cls):
     network = with_random_weights(network, scale=0.3)  # tanh would be flat at large ones
     network = network.fit_base(data(), condition=np.random.default_rng(0).normal(size=(200, 2)))
     here, there = network(X, 0.7, jnp.zeros(2)), network(X, 0.7, jnp.ones(2))
-    assert not np.allclose(here, there, rtol=1e-2)
+    assert not np.allclose(here, there, rtol=1e-3)
     with pytest.raises(ValueError, match=r"condition of shape \(2,\)"):
         network(X, 0.7)
     with pytest.raises(ValueError, match="takes no condition"):
         cls(3, width=8, key=jax.random.key(0))(X, 0.7, jnp.zeros(2))
+
+
+@BOTH
+@pytest.mark.parametrize("noise_scale", LEVELS)
+def test_of_data_normal_with_their_condition_it_is_the_conditional_score(cls, noise_scale):
+    condition = np.random.default_rng(2).normal(size=(200, 2)) * [5.0, 0.1] - 3.0
+    rows = data() + condition @ np.array([[1.0, 0.0, 2.0], [0.0, -20.0, 5.0]])
+    network = cls(3, width=8, condition_size=2, key=jax.random.key(0))
+    network = network.fit_base(rows, condition=condition)
+    joint = np.cov(np.column_stack([rows, condition]), rowvar=False, bias=True)
+    gain = np.linalg.solve(joint[3:, 3:], joint[3:, :3]).T
+    covariance = joint[:3, :3] - gain @ joint[3:, :3] + noise_scale**2 * np.eye(3)
+    c = condition[0] + 0.1
+    mean = rows.mean(0) + gain @ (c - condition.mean(0))
+    found = score_fn(network, (3,))(X, noise_scale, jnp.asarray(c, jnp.float32))
+    expected = np.linalg.solve(covariance, mean - X)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+
+
+@BOTH
+def test_a_condition_that_tells_all_or_of_too_few_rows_leaves_the_gaussian_of_the_data(cls):
+    network = cls(3, width=8, condition_size=3, key=jax.random.key(0))
+    for rows in (data(), data(20)):
+        fitted = network.fit_base(rows, condition=rows)
+        np.testing.assert_allclose(fitted.regression.slope, 0.0)
+        np.testing.assert_allclose(fitted.base.mean, rows.mean(0), rtol=1e-5)
+        assert fitted.base.data_scale > 1
 
 
 @BOTH

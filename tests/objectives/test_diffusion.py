@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.scipy.stats import norm
 
 from numpyro_score.objectives import DiffusionScoreMatching
-from numpyro_score.sde import VE, VP
+from numpyro_score.sde import EDM, VE, VP
 
 from .gaussian import FACTOR, MEAN, ROTATION, STANDARD_ERRORS, rows, standard_errors
 
@@ -60,3 +61,29 @@ def test_another_weight_is_seen(name):
 
 def test_the_network_learns_the_density_at_the_first_time():
     assert abs(DiffusionScoreMatching(VE(0.3, 3.0)).noise_scale - 0.3) < 1e-6
+
+
+# -- where a network is trained ------------------------------------------------------------------
+
+EDM_SDE = EDM(0.01, 30.0, data_scale=2.0)
+
+
+def test_training_times_of_edm_are_the_log_normal_between_its_ends():
+    t = EDM_SDE.training_times(jax.random.key(0), (20_000,))
+    assert bool((t >= 0.01).all() and (t <= 30.0).all())
+    logs = (jnp.log(t / 2.0) + 0.5) / 1.2
+    low, high = (jnp.log(jnp.array([0.01, 30.0]) / 2.0) + 0.5) / 1.2
+    for q in (-1.0, 0.0, 1.0):
+        exact = (norm.cdf(q) - norm.cdf(low)) / (norm.cdf(high) - norm.cdf(low))
+        assert abs((logs < q).mean() - exact) < 5 * 0.5 / jnp.sqrt(20_000)
+
+
+def test_only_the_weighting_by_likelihood_needs_uniform_times():
+    """A score whose weighted loss is t² / 2 shows at which times it was asked."""
+    x = jnp.zeros((4_000, 1))
+    score = lambda x, t: -x / t**2 + 1.0  # noqa: E731
+    mean = {w: DiffusionScoreMatching(EDM_SDE, w)(score, x, KEY) for w in WEIGHTS}
+    t = jnp.sqrt(2 * mean["noise"])
+    assert jnp.median(t) < 2.5  # the median of the log-normal is 2 exp(-1/2)
+    # Weighted by g² / 2 = t instead of t².
+    assert abs(mean["likelihood"].mean() - 15.0) < 1.0

@@ -7,10 +7,10 @@ import pytest
 
 from numpyro_score.networks import NoiseEnergyMLP, NoiseScoreMLP, score_fn
 from numpyro_score.objectives import DiffusionScoreMatching
-from numpyro_score.sde import VE, VP, CosineVP, InTime, SubVP
+from numpyro_score.sde import EDM, VE, VP, CosineVP, InTime, SubVP
 from numpyro_score.training import fit
 
-SDES = [VE(0.1, 10.0), VP(), CosineVP(), SubVP()]
+SDES = [VE(0.1, 10.0), EDM(0.1, 10.0), VP(), CosineVP(), SubVP()]
 ROWS = np.random.default_rng(1).normal(size=(300, 2)) @ [[1.0, 0.5], [0.0, 0.8]] + [1.0, -2.0]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from numpyro_score.sde import (
+    EDM,
     VE,
     VP,
     CosineVP,
@@ -17,7 +18,7 @@ from numpyro_score.sde import (
 )
 
 
-@pytest.mark.parametrize("sde", [VE(0.01, 50.0), VP(), CosineVP(), SubVP(), From(VP(), 0.2)])
+@pytest.mark.parametrize("sde", [VE(0.01, 50.0), EDM(), VP(), CosineVP(), SubVP(), From(VP(), 0.2)])
 def test_time_of_is_the_inverse_of_the_noise(sde):
     t = jnp.linspace(sde.t_min, sde.t_max, 9)
     np.testing.assert_allclose(time_of(sde, sde.noise_scale(t)), t, rtol=1e-4, atol=1e-5)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_score.sde import VE, VP, CosineVP, SubVP
+from numpyro_score.sde import EDM, VE, VP, CosineVP, SubVP
 
 SDES = {
     "ve": VE(0.1, 10.0),
+    "edm": EDM(0.01, 10.0),
     "vp": VP(),
     "cosine": CosineVP(),
     "sub-vp": SubVP(),
@@ -85,6 +86,8 @@ def test_diffusions_are_values(sde):
         (lambda: VP(-1.0), "min_rate must be a finite number above 0"),
         (lambda: VP(t_min=0.0), "t_min must be a finite number above 0"),
         (lambda: CosineVP(t_max=1.0), "t_max must be below 1"),
+        (lambda: EDM(2.0, 1.0), "min_std must be below max_std"),
+        (lambda: EDM(log_std=0.0), "log_std must be a finite number above 0"),
         (lambda: CosineVP(offset=0.0), "offset must be a finite number above 0"),
     ],
 )

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_score.sde import VE, VP, CosineVP, SubVP, convert, time_grid
+from numpyro_score.sde import EDM, VE, VP, CosineVP, SubVP, convert, time_grid
 
-SDES = [VE(0.1, 10.0), VP(), CosineVP(), SubVP()]
+SDES = [VE(0.1, 10.0), EDM(0.1, 10.0), VP(), CosineVP(), SubVP()]
 EVERY = pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
 KINDS = ("score", "noise", "denoised", "velocity")
 
