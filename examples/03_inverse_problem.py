@@ -58,12 +58,13 @@ def seen_through_blur(prior: dist.Distribution):
 
 
 def draw_in_three_ways(prior: DiffusionDistribution, A, y, short: bool) -> dict:
-    scale = 10 if short else 1
+    scale, num_replicas, num_moves = (50, 4, 2) if short else (1, 32, 20)
     options = {"num_warmup": 2_000 // scale, "num_samples": 4_000 // scale}
     one = MCMC(MALA(seen_through_blur(prior.without_normalizer())), **options)
     one.run(jax.random.key(2), A, y)
     model = seen_through_blur(prior)
-    ladder = ReplicaExchange(MALA(model), num_replicas=32, num_moves=20, num_nodes=4)
+    levels = {"num_replicas": num_replicas, "num_moves": num_moves, "num_nodes": 4}
+    ladder = ReplicaExchange(MALA(model), **levels)
     options = {"num_warmup": 500 // scale, "num_samples": 1_000 // scale}
     replicas = MCMC(ladder, num_chains=4, chain_method="vectorized", **options)
     replicas.run(jax.random.key(3), A, y)
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a rehearsal")
     quick = parser.parse_args().quick
     train, held_out = load_images()
-    prior = learn_prior(train, 200 if quick else 6_000)
+    prior = learn_prior(train, 100 if quick else 6_000)
     truth, A = held_out[3], blur_matrix(BLUR)
     y = A @ truth + NOISE * jax.random.normal(jax.random.key(5), (32,))
     runs = draw_in_three_ways(prior, A, y, quick)

@@ -58,7 +58,7 @@ def plot_image_posterior(
     >>> draws = jax.random.normal(jax.random.key(0), (2, 100, 64))
     >>> axes = plot_image_posterior(draws, image_shape=(8, 8), truth=draws[0, 0], num_draws=2)
     >>> [ax.get_title() for ax in axes][:4]
-    ['truth', 'posterior mean', 'chain 1, draw 100', 'chain 2, draw 100']
+    ['truth', 'posterior mean', 'draw, chain 1', 'draw, chain 2']
     """
     images = _as_images(draws, image_shape)
     check_int(num_draws, "num_draws", 0)
@@ -73,7 +73,8 @@ def plot_image_posterior(
     panels["posterior mean"] = every.mean(0)
     for i in range(min(num_draws, num_chains * length)):
         chain, back = i % num_chains, i // num_chains
-        panels[f"chain {chain + 1}, draw {length - back}"] = images[chain, length - 1 - back]
+        which = f"draw {-1 - back}" if back else "draw"
+        panels[f"{which}, chain {chain + 1}"] = images[chain, length - 1 - back]
     number = len(panels) + 1 + (truth is not None)
     axes = _row_of_axes(ax, number)
     figure = axes[0].figure
@@ -104,7 +105,7 @@ def _show_coverage(axis: Any, every: np.ndarray, truth: np.ndarray, prob: float)
     title = f"{np.mean(side == 0):.0%} in {prob:.0%} interval"
     shown = _show(axis, title, side, cmap=ListedColormap(_COLORS), vmin=-1.5, vmax=1.5)
     bar = axis.figure.colorbar(shown, ax=[axis], location="bottom", aspect=10, label="truth")
-    bar.set_ticks([-1, 0, 1], labels=["below", "within", "above"])
+    bar.set_ticks([-1, 0, 1], labels=["below", "in", "above"], fontsize=8)
 
 
 def _show(axis: Any, title: str, image: np.ndarray, **style: Any) -> Any:

@@ -30,16 +30,16 @@ def panels():
 
 
 def test_panels_are_named_and_hold_what_they_say(panels):
-    titles = ["chain 1, draw 200", "chain 2, draw 200", "chain 1, draw 199"]
+    titles = ["draw, chain 1", "draw, chain 2", "draw -2, chain 1"]
     titles = ["truth", "observation", "posterior mean", *titles, "posterior sd"]
     assert list(panels) == [*titles, "67% in 90% interval"]
     images = DRAWS.reshape(2, 200, 2, 3)
     expected = {
         "observation": np.arange(6.0).reshape(2, 3),
         "posterior mean": images.mean((0, 1)),
-        "chain 1, draw 200": images[0, -1],
-        "chain 2, draw 200": images[1, -1],
-        "chain 1, draw 199": images[0, -2],
+        "draw, chain 1": images[0, -1],
+        "draw, chain 2": images[1, -1],
+        "draw -2, chain 1": images[0, -2],
         "posterior sd": images.std((0, 1)),
     }
     for title, image in expected.items():
@@ -48,8 +48,7 @@ def test_panels_are_named_and_hold_what_they_say(panels):
 
 def test_images_share_one_scale_and_sd_starts_at_nothing(panels):
     scales = {
-        panels[title].images[0].get_clim()
-        for title in ("truth", "posterior mean", "chain 2, draw 200")
+        panels[title].images[0].get_clim() for title in ("truth", "posterior mean", "draw, chain 2")
     }
     assert scales == {(-9.0, 9.0)}
     assert panels["posterior sd"].images[0].get_clim()[0] == 0
@@ -75,7 +74,7 @@ def test_coverage_is_that_of_the_central_interval(prob):
 def test_without_a_truth_there_is_no_coverage_and_axes_may_be_given():
     figure, axes = plt.subplots(1, 3)
     out = plot_image_posterior(DRAWS.reshape(2, 200, 2, 3), num_draws=1, limits=(0, 1), ax=axes)
-    assert [ax.get_title() for ax in out] == ["posterior mean", "chain 1, draw 200", "posterior sd"]
+    assert [ax.get_title() for ax in out] == ["posterior mean", "draw, chain 1", "posterior sd"]
     assert out[0] is axes[0]
     assert axes[0].images[0].get_clim() == (0, 1)
     with pytest.raises(ValueError, match="3 panels, got 1 axes"):
