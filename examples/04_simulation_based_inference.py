@@ -16,11 +16,9 @@ import time
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 import optax
-from sklearn.model_selection import KFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
 
+from numpyro_score.diagnostics import classifier_two_sample_test
 from numpyro_score.distributions import DiffusionDistribution
 from numpyro_score.networks import NoiseScoreMLP
 from numpyro_score.objectives import DiffusionScoreMatching
@@ -71,16 +69,6 @@ def learn_posterior(num_simulations: int, num_steps: int) -> tuple:
     return result.network, sde
 
 
-def c2st(exact, draws) -> float:
-    """Accuracy of a classifier, as the benchmark of Lueckmann et al. (2021) has it."""
-    centre, scale = exact.mean(0), exact.std(0)
-    rows = np.concatenate([(exact - centre) / scale, (draws - centre) / scale])
-    labels = np.repeat([0, 1], [len(exact), len(draws)])
-    judge = MLPClassifier((20, 20), max_iter=1_000, random_state=1)
-    folds = KFold(5, shuffle=True, random_state=1)
-    return float(cross_val_score(judge, rows, labels, cv=folds).mean())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--simulations", type=int, nargs="+", default=[1_000, 10_000])
@@ -107,7 +95,7 @@ def main() -> None:
         for ax, y, theirs, key in zip(row, OBSERVATIONS, exact, keys[columns:], strict=True):
             posterior = DiffusionDistribution(network, sde, (2,), condition=y)
             draws = posterior.sample(key, (num_draws,))
-            found.append(c2st(np.asarray(theirs), np.asarray(draws)))
+            found.append(classifier_two_sample_test(jax.random.key(5), draws, theirs).value)
             ax.plot(*draws.T, ",")
             ax.set_title(f"{num_simulations:,} simulations, C2ST {found[-1]:.2f}", fontsize=9)
         told = ", ".join(f"{value:.3f}" for value in found)

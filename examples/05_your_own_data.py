@@ -11,29 +11,33 @@ import argparse
 import arviz as az
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
 from csv_columns import Table, parse_given, read_table, write_people
+from your_own_data_figure import save_figure
 
 import numpyro_score
+from numpyro_score.diagnostics import check, report, to_arviz
 from numpyro_score.distributions import EnergyDistribution
 from numpyro_score.infer import MALA, MCMC
 from numpyro_score.networks import EnergyMLP
 from numpyro_score.objectives import DenoisingScoreMatching
-from numpyro_score.plotting import plot_loss
 from numpyro_score.training import fit
 
 GRAIN = 0.1  # the density is that of rows with this much noise, in standard deviations of a column
 
 
 def learn(table: Table, num_steps: int):
-    """Fit an energy to the columns, each in units of its standard deviation."""
+    """Fit an energy to the columns, each in units of its sd; a fifth of the rows is held out."""
     rows = np.asarray((table.rows - table.rows.mean(0)) / table.rows.std(0), np.float32)
+    rows = np.random.default_rng(0).permutation(rows)
+    held_out, rows = np.split(rows, [len(rows) // 5])
     network = EnergyMLP(len(table.names), columns=table.names, key=jax.random.key(0))
     objective = DenoisingScoreMatching(noise_scale=GRAIN, control_variate=True)
     options = {"num_steps": num_steps, "batch_size": min(256, len(rows) // 2)}
-    return rows, fit(jax.random.key(1), network, rows, objective, **options)
+    result = fit(jax.random.key(1), network, rows, objective, **options)
+    held_out = held_out + GRAIN * jax.random.normal(jax.random.key(3), held_out.shape)
+    return rows, held_out, result
 
 
 def condition(prior: EnergyDistribution, table: Table, given: dict[str, float]):
@@ -64,20 +68,6 @@ def infer(model, starts, num_draws: int) -> MCMC:
     return mcmc
 
 
-def save_figure(path: str, result, table: Table, draws: dict) -> None:
-    _, axes = plt.subplots(1, len(draws) + 1, figsize=(4 * len(draws) + 4, 3.2), squeeze=False)
-    plot_loss(result, ax=axes[0, 0])
-    for ax, (name, values) in zip(axes[0, 1:], draws.items(), strict=True):
-        column = table.rows[:, table.names.index(name)]
-        bins = np.linspace(column.min(), column.max(), 40)
-        ax.hist(column, bins, density=True, color="0.8", label="all rows")
-        ax.hist(values, bins, density=True, histtype="step", lw=1.5, label="given the others")
-        ax.set(xlabel=name, ylabel="density")
-        ax.legend(fontsize=8)
-    plt.tight_layout()
-    plt.savefig(path, dpi=110)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", nargs="?", help="a CSV file; without it, one is written")
@@ -92,16 +82,18 @@ def main() -> None:
         table = read_table(options.file, options.columns)
         given = parse_given(options.given, table)
         print("\n".join(table.story))
-        rows, result = learn(table, 200 if options.quick else 3_000)
+        rows, held_out, result = learn(table, 200 if options.quick else 3_000)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     result.print_summary()
     prior = EnergyDistribution(result.network, (len(table.names),))
+    check(prior, held_out)
     model, unknown = condition(prior, table, given)
     starts = rows[:: len(rows) // 4][:4, unknown]
     mcmc = infer(model, starts, 200 if options.quick else 4_000)
     names = [table.names[i] for i in unknown]
-    posterior = az.from_numpyro(mcmc)
+    report(mcmc)
+    posterior = to_arviz(mcmc)
     print(az.summary(posterior, var_names=names).to_string())
     draws = {name: np.asarray(mcmc.get_samples()[name]) for name in names}
     told = ", ".join(f"{name} = {value:g}" for name, value in given.items()) or "nothing"

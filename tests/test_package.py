@@ -29,7 +29,7 @@ ROOMS = {
     "distributions": {"samplers"},
     "infer": {"distributions", "_array_file"},
     "training": {"objectives", "distributions", "_array_file"},
-    "diagnostics": {"distributions"},
+    "diagnostics": {"distributions", "infer"},
     "_description": {"samplers"},
     "persistence": {"training", "infer", "diagnostics", "_array_file", "_description"},
     "plotting": {"training", "infer", "diagnostics"},
