@@ -27,3 +27,12 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give shapes and units, which types do not
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
+
+
+def setup(app):
+    """Leave out what Python says of the fields of a NamedTuple: their class says more."""
+
+    def skip(app, what, name, obj, skipped, options):
+        return skipped or str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
+
+    app.connect("autodoc-skip-member", skip)

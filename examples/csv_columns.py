@@ -80,10 +80,9 @@ def parse_given(texts: list[str], table: Table) -> dict[str, float]:
     given = {}
     for text in texts:
         name, _, value = text.partition("=")
-        try:
-            given[name] = float(value)
-        except ValueError:
-            raise ValueError(f"--given {text!r} should be column=number.") from None
+        if not _is_number(value):
+            raise ValueError(f"--given {text!r} should be column=number.")
+        given[name] = float(value)
     check_names(list(given), table.names, "--given")
     if len(given) == len(table.names):
         raise ValueError("every column is given, so that nothing is left to infer.")
