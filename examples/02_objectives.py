@@ -68,10 +68,8 @@ def compare(problem: Problem, num_steps: int, only: list[str] | None, figure_fil
     names = only or list(problem.contenders)
     print(f"{'':22}{''.join(f'   {column}' for column in COLUMNS)}")
     num_rows = -(-(len(names) + 1) // 5)
-    height = 1.75 if problem.truth is not None else 2.2
-    figure, axes = plt.subplots(
-        num_rows, 5, figsize=(10, height * num_rows), layout="constrained", squeeze=False
-    )
+    size = (10, (1.75 if problem.truth is not None else 2.2) * num_rows)
+    figure, axes = plt.subplots(num_rows, 5, figsize=size, layout="constrained", squeeze=False)
     panels = iter(axes.flat)
     if problem.truth is not None:
         ax = next(panels)
@@ -112,7 +110,8 @@ def main() -> None:
         options.data, options.steps, options.only = ["moons"], 50, ["dsm", "flow"]
     for name in options.data:
         print(f"\n{name}")
-        compare(PROBLEMS[name](), options.steps, options.only, f"objectives_{name}.png")
+        problem = PROBLEMS[name]()._replace(**({"num_temperatures": 10} if options.quick else {}))
+        compare(problem, options.steps, options.only, f"objectives_{name}.png")
 
 
 if __name__ == "__main__":
