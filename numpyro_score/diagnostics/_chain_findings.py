@@ -53,8 +53,8 @@ def mixing(draws: Mapping[str, np.ndarray], are_chains: bool) -> Mixing:
         why = "no draw differs from another"
         return Mixing(rows + [cannot_tell(name, why) for name in names], np.nan)
     labels = [label for label, varies in zip(labels, varied, strict=True) if varies]
-    r_hat, bulk, tail = _summaries(values[..., varied])
-    rows.append(_r_hat(r_hat, bulk, labels, num_chains))
+    r_hat, bulk, tail, alone = _summaries(values[..., varied])
+    rows.append(_r_hat(r_hat, alone, labels, num_chains))
     if not are_chains:
         return Mixing(rows, float(bulk.min()))
     for name, ess in (("ESS (bulk)", bulk), ("ESS (tail)", tail)):
@@ -86,14 +86,22 @@ def _moved(values: np.ndarray) -> Finding:
     return judge(name, moved.min(), (_MOVED, np.inf), advice)
 
 
-def _summaries(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return R-hat, bulk and tail ESS of each component, by ArviZ."""
+def _summaries(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return R-hat, bulk and tail ESS of each component, by ArviZ.
+
+    The last is the bulk ESS but for what chains differ in their means.
+    """
     import arviz as az
 
     data = az.dict_to_dataset({"x": values})
-    found: list[Any] = [az.rhat(data), az.ess(data, method="bulk"), az.ess(data, method="tail")]
-    r_hat, bulk, tail = (np.asarray(one["x"].values, float) for one in found)
-    return r_hat, bulk, tail
+    centred = az.dict_to_dataset({"x": values - values.mean(1, keepdims=True)})
+    found: list[Any] = [
+        az.rhat(data),
+        az.ess(data, method="bulk"),
+        az.ess(data, method="tail"),
+        az.ess(centred, method="bulk"),
+    ]
+    return tuple(np.asarray(one["x"].values, float) for one in found)
 
 
 def _r_hat(r_hat: np.ndarray, ess: np.ndarray, labels: list[str], num_chains: int) -> Finding:
@@ -102,7 +110,7 @@ def _r_hat(r_hat: np.ndarray, ess: np.ndarray, labels: list[str], num_chains: in
     k = 2 * num_chains
     quantile = stats.chi2.ppf(1 - _LEVEL / (2 * len(r_hat)), k - 1) / (k - 1)
     by_chance = 1 + quantile * k / (2 * ess)
-    limits = np.clip(by_chance, _R_HAT, _R_HAT_LIMIT)
+    limits = np.clip(np.nan_to_num(by_chance, nan=_R_HAT), _R_HAT, _R_HAT_LIMIT)
     # A chain that stands still has no variance of its own.
     r_hat = np.where(np.isnan(r_hat), np.inf, r_hat)
     worst = int(np.argmax(r_hat / limits))

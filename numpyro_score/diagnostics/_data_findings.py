@@ -142,10 +142,10 @@ def draws_finding(key: Array, subject: Subject) -> Finding:
     scale = spread(flat[reference])
     pair = [flat[reference] / scale, draws / scale]
     for c in subject.conditions:
-        c = np.asarray(c, np.float64).reshape(subject.num_rows, -1)
-        unit = spread(c)
+        known = np.asarray(c, np.float64).reshape(subject.num_rows, -1)
+        known /= spread(known)
         pair = [
-            np.concatenate([rows, c[half] / unit], 1)
+            np.concatenate([rows, known[half]], 1)
             for rows, half in zip(pair, (reference, tested), strict=True)
         ]
     lost = ~np.isfinite(pair[1]).all(1)

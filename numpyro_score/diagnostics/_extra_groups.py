@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from numpyro_score._checks import check_int
 from numpyro_score._typing import Array
 from numpyro_score.diagnostics._groups import (
     Names,
@@ -17,8 +16,8 @@ from numpyro_score.diagnostics._groups import (
     get_group,
     has_group,
     replace_group,
+    say_left_out,
 )
-from numpyro_score.diagnostics._predictive import predict
 from numpyro_score.diagnostics._scores import NoScore, score_draws
 from numpyro_score.distributions._parts import unnormalized_parts
 from numpyro_score.infer import CheckpointError, open_checkpoint
@@ -47,7 +46,7 @@ def drop_log_likelihood(data: Any, left_out: Mapping[str, str]) -> None:
         kept = get_group(data, "log_likelihood")
         kept = kept.drop_vars([name for name in left_out if name in kept])
         replace_group(data, "log_likelihood", kept if kept.data_vars else None)
-    _say(data, "log_likelihood", left_out)
+    say_left_out(data, "log_likelihood", left_out)
 
 
 # -- scores --------------------------------------------------------------------------------------
@@ -73,116 +72,10 @@ def add_scores(data: Any, mcmc: Any) -> None:
     replace_group(data, "sample_stats", group)
 
 
-# -- prior and posterior predictive --------------------------------------------------------------
-
-
-def add_predictions(
-    data: Any,
-    mcmc: Any,
-    samples: Mapping[str, np.ndarray],
-    names: Names,
-    prior: int | Mapping[str, Array] | None,
-    posterior_predictive: int | Mapping[str, Array] | None,
-    key: Array | None,
-) -> None:
-    """Add the groups ``prior``, ``prior_predictive`` and ``posterior_predictive``."""
-    model, args, kwargs = mcmc.sampler.model, mcmc._args, mcmc._kwargs
-    for value, name in ((prior, "prior"), (posterior_predictive, "posterior_predictive")):
-        if value is None or isinstance(value, Mapping):
-            continue
-        check_int(value, name, 1)
-        if key is None or model is None:
-            lacks = "a model" if model is None else "key=, a random key"
-            raise ValueError(f"{name}={value} asks for draws to be made, which needs {lacks}.")
-    left_out: dict[str, str] = {}
-    if prior is not None:
-        drawn: Mapping[str, Array] = {}
-        if isinstance(prior, Mapping):
-            drawn = prior
-        else:
-            drawn, left_out = predict(key, model, args, kwargs, prior)
-        chains = {name: _one_chain(name, values) for name, values in drawn.items()}
-        observed = [name for name in chains if name not in samples]
-        groups = {
-            "prior": {name: chains[name] for name in chains if name not in observed},
-            "prior_predictive": {name: chains[name] for name in observed},
-        }
-        for group, values in groups.items():
-            _add(data, group, dataset(values, names))
-        _say(data, "prior", left_out)
-    if posterior_predictive is None:
-        return
-    num_chains, num_draws = next(iter(samples.values())).shape[:2]
-    if isinstance(posterior_predictive, Mapping):
-        replicated = {
-            name: _by_chain(name, np.asarray(values), num_chains, num_draws)
-            for name, values in posterior_predictive.items()
-        }
-        _add(data, "posterior_predictive", dataset(replicated, names))
-        return
-    taken = np.unique(np.linspace(0, num_draws - 1, posterior_predictive).astype(int))
-    thinned = {name: values[:, taken] for name, values in samples.items()}
-    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in thinned.items()}
-    drawn, left_out = predict(key, model, args, kwargs, 0, _latent(model, args, kwargs, flat))
-    replicated = {
-        name: values.reshape(num_chains, len(taken), *values.shape[1:])
-        for name, values in drawn.items()
-        if name not in samples
-    }
-    group = dataset(replicated, names)
-    if replicated:
-        group = group.assign_coords(draw=taken)
-    _add(data, "posterior_predictive", group)
-    _say(data, "posterior_predictive", left_out)
-
-
-def _add(data: Any, name: str, group: Any) -> None:
-    if group.data_vars:
-        add_group(data, name, group)
-
-
-def _say(data: Any, group: str, left_out: Mapping[str, str]) -> None:
-    """Say at the posterior, which is always there, why sites are missing from a group."""
-    if left_out:
-        data["posterior"].attrs[f"{group}_left_out"] = _join(left_out)
-
-
-def _latent(
-    model: Callable[..., Any], args: tuple, kwargs: dict[str, Any], draws: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    trace = prototype_trace(model, args, kwargs)
-    sampled = [name for name, site in trace.items() if site["type"] == "sample"]
-    return {name: draws[name] for name in sampled if name in draws}
-
-
-def _one_chain(name: str, values: Array) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim == 0:
-        raise ValueError(f"prior[{name!r}] must have the shape (n, *site), got ().")
-    return values[None]
-
-
-def _by_chain(name: str, values: np.ndarray, num_chains: int, num_draws: int) -> np.ndarray:
-    if values.shape[:2] == (num_chains, num_draws):
-        return values
-    if values.shape[:1] == (num_chains * num_draws,):
-        return values.reshape(num_chains, num_draws, *values.shape[1:])
-    raise ValueError(
-        f"posterior_predictive[{name!r}] must have the shape ({num_chains * num_draws}, *site) or "
-        f"({num_chains}, {num_draws}, *site), got {values.shape}."
-    )
-
-
-def _join(reasons: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in reasons.items())
-
-
 # -- warm-up -------------------------------------------------------------------------------------
 
 
-def add_warmup(
-    data: Any, mcmc: Any, names: Names, warmup: Mapping[str, Array] | None
-) -> None:
+def add_warmup(data: Any, mcmc: Any, names: Names, warmup: Mapping[str, Array] | None) -> None:
     """Add the draws of the warm-up: those given, or those of a checkpoint."""
     if warmup is not None:
         for name, values in warmup.items():

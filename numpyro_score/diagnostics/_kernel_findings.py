@@ -53,10 +53,11 @@ def _acceptance(mcmc: Any, kernel: Any, fields: Mapping[str, Any]) -> list[Findi
     values = np.atleast_1d(np.asarray(mean, float))
     target = getattr(kernel, "_target_accept_prob", None)
     adapted = getattr(kernel, "_adapt_step_size", True)
-    # That of each step is at most 1/2 off its mean, and steps are not independent.
-    slack = 3 * 0.5 / np.sqrt(max(mcmc.num_samples / 5, 1))
     low, high = _ACCEPTANCE
+    error = np.nan
     if target is not None and adapted:
+        # That of each step is at most 1/2 off its mean, and steps are not independent.
+        error = 0.5 / np.sqrt(max(mcmc.num_samples / 5, 1))
         low, high = target - _OFF_TARGET, min(target + _OFF_TARGET, 1.0)
     below, above = low - values.min(), values.max() - high
     worst = values.min() if below >= above else values.max()
@@ -65,7 +66,7 @@ def _acceptance(mcmc: Any, kernel: Any, fields: Mapping[str, Any]) -> list[Findi
         if worst < low
         else "steps are smaller than they need be: give warm-up more steps."
     )
-    return [judge(name, worst, (low, high), advice, error=slack / 3, num_errors=3)]
+    return [judge(name, worst, (low, high), advice, error=error, num_errors=3)]
 
 
 def _diverging(kernel: Any, fields: Mapping[str, Any]) -> list[Finding]:

@@ -30,7 +30,7 @@ def predict(
     args: tuple,
     kwargs: dict[str, Any],
     num_draws: int,
-    posterior: dict[str, Array] | None = None,
+    posterior: dict[str, Any] | None = None,
 ) -> Predicted:
     """Draw all sites of a model, or those that are not given, by NumPyro's ``Predictive``.
 

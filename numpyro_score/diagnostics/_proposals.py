@@ -32,7 +32,7 @@ class Proposals(NamedTuple):
     @classmethod
     def around(cls, rows: Array, *, wide: bool = False) -> Proposals:
         """Return proposals around rows ``(n, d)``, as wide as their neighbours are far."""
-        centres = jnp.asarray(rows)[: _MAX_CENTRES]
+        centres = jnp.asarray(rows)[:_MAX_CENTRES]
         scale = spread(np.asarray(rows))
         x = np.asarray(centres, np.float64) / scale
         square = np.sum(x**2, 1)

@@ -75,9 +75,7 @@ def _of_model(
     samples = draws_by_site(mcmc)
     trace = prototype_trace(model, args, kwargs)
     latent = [
-        name
-        for name, site in trace.items()
-        if site["type"] == "sample" and not site["is_observed"]
+        name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]
     ]
     missing = [name for name in latent if name not in samples]
     if missing:

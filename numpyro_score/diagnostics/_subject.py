@@ -123,9 +123,7 @@ def _score_at(log_density: Any, score: Any, z: Array) -> Array:
 @eqx.filter_jit
 def _map(density: Density, fn: Any, rows: PyTree, conditions: tuple[Array, ...]) -> Any:
     def one(row: PyTree, conditions: tuple[Array, ...]) -> Any:
-        return fn(
-            lambda z: density(z, *conditions), lambda z: density.field(z, *conditions), row
-        )
+        return fn(lambda z: density(z, *conditions), lambda z: density.field(z, *conditions), row)
 
     # A last batch of another size would be compiled once more.
     num = len(jax.tree.leaves(rows)[0])

@@ -100,7 +100,7 @@ def _numbers(mcmc: Any, name: str) -> dict[str, Any]:
 
 def _metric(mcmc: Any) -> dict[str, Any]:
     """Say of a metric what it is, and the least and largest variance of a parameter in it."""
-    metric = last_field(mcmc, "adapt_state.inverse_mass_matrix")
+    metric: Any = last_field(mcmc, "adapt_state.inverse_mass_matrix")
     if metric is None:
         return {}
     if hasattr(metric, "sigma"):

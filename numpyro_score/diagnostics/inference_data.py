@@ -8,13 +8,13 @@ from typing import Any
 from numpyro_score._typing import Array
 from numpyro_score.diagnostics._dims import name_dims
 from numpyro_score.diagnostics._extra_groups import (
-    add_predictions,
     add_scores,
     add_warmup,
     drop_log_likelihood,
     unnormalized_sites,
 )
 from numpyro_score.diagnostics._groups import Names
+from numpyro_score.diagnostics._prediction_groups import add_predictions
 from numpyro_score.diagnostics._run import check_run, draws_by_site
 from numpyro_score.diagnostics.arviz import kernel_attributes, tuning_attributes, versions
 
