@@ -6,12 +6,11 @@ construction: a flow, an autoregressive density and a VAE. The figures show the 
 the table tells how far each is from the truth, or how likely held-out digits are. The likelihood of
 the VAE is its own estimate, from a few draws that all rows share: it may come out above the truth.
 
-    python examples/02_objectives.py [--data moons digits] [--steps 4000] [--only dsm nce]
+    python examples/02_objectives.py [--quick] [--data moons digits] [--steps 4000] [--only dsm]
 """
 
 import argparse
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -65,14 +64,12 @@ def tell(name: str, row: dict[str, float]) -> None:
     print(f"{name:22}{''.join(cells)}", flush=True)
 
 
-def compare(problem: Problem, num_steps: int, only: list[str] | None, figure_file: Path) -> None:
-    names = list(problem.contenders) if only is None else only
+def compare(problem: Problem, num_steps: int, only: list[str] | None, figure_file: str) -> None:
+    names = only or list(problem.contenders)
     print(f"{'':22}{''.join(f'   {column}' for column in COLUMNS)}")
     num_rows = -(-(len(names) + 1) // 5)
-    height = 1.75 if problem.truth is not None else 2.2
-    figure, axes = plt.subplots(
-        num_rows, 5, figsize=(10, height * num_rows), layout="constrained", squeeze=False
-    )
+    size = (10, (1.75 if problem.truth is not None else 2.2) * num_rows)
+    figure, axes = plt.subplots(num_rows, 5, figsize=size, layout="constrained", squeeze=False)
     panels = iter(axes.flat)
     if problem.truth is not None:
         ax = next(panels)
@@ -106,11 +103,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--steps", type=int, default=4_000)
-    parser.add_argument("--only", nargs="+", help="names of contenders; by default all")
+    parser.add_argument("--only", nargs="+", help="contenders; by default all")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal with two of them")
     options = parser.parse_args()
+    if options.quick:
+        options.data, options.steps, options.only = ["moons"], 50, ["dsm", "flow"]
     for name in options.data:
         print(f"\n{name}")
-        compare(PROBLEMS[name](), options.steps, options.only, Path(f"objectives_{name}.png"))
+        problem = PROBLEMS[name]()._replace(**({"num_temperatures": 10} if options.quick else {}))
+        compare(problem, options.steps, options.only, f"objectives_{name}.png")
 
 
 if __name__ == "__main__":

@@ -58,18 +58,19 @@ def seen_through_blur(prior: dist.Distribution):
 
 
 def draw_in_three_ways(prior: DiffusionDistribution, A, y, short: bool) -> dict:
-    scale = 10 if short else 1
+    scale, num_replicas, num_moves = (50, 4, 2) if short else (1, 32, 20)
     options = {"num_warmup": 2_000 // scale, "num_samples": 4_000 // scale}
     one = MCMC(MALA(seen_through_blur(prior.without_normalizer())), **options)
     one.run(jax.random.key(2), A, y)
     model = seen_through_blur(prior)
-    ladder = ReplicaExchange(MALA(model), num_replicas=32, num_moves=20, num_nodes=4)
-    options = {"num_warmup": 500 // scale, "num_samples": 1_000 // scale}
-    replicas = MCMC(ladder, num_chains=4, chain_method="vectorized", **options)
-    replicas.run(jax.random.key(3), A, y)
+    replicas = {"num_replicas": num_replicas, "num_moves": num_moves, "num_nodes": 4}
+    ladder = ReplicaExchange(MALA(model), **replicas)
+    options = {"num_warmup": 500 // scale, "num_samples": 1_000 // scale, "num_chains": 4}
+    many = MCMC(ladder, chain_method="vectorized", **options)
+    many.run(jax.random.key(3), A, y)
     smc = TemperedSMC(model, 4_000 // scale)
     smc.run(jax.random.key(4), A, y)
-    return {"one chain of MALA": one, "replica exchange": replicas, "tempered SMC": smc}
+    return {"one chain of MALA": one, "replica exchange": many, "tempered SMC": smc}
 
 
 def save_figure(path: str, truth, y, found: dict, of_digits: dict) -> None:
@@ -88,18 +89,17 @@ def save_figure(path: str, truth, y, found: dict, of_digits: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a rehearsal")
     quick = parser.parse_args().quick
     train, held_out = load_images()
-    prior = learn_prior(train, 200 if quick else 6_000)
+    prior = learn_prior(train, 100 if quick else 6_000)
     truth, A = held_out[3], blur_matrix(BLUR)
     y = A @ truth + NOISE * jax.random.normal(jax.random.key(5), (32,))
     runs = draw_in_three_ways(prior, A, y, quick)
     replicas = runs["replica exchange"]
     print(az.summary(az.from_numpyro(replicas), var_names=["noise"]).to_string())
-    trips = replicas.get_extra_fields(group_by_chain=True)["journeys.round_trips"][:, -1]
-    print(f"round trips of the replicas of each chain: {trips.tolist()}")
+    print(f"round trips of each chain: {replicas.last_state.journeys.round_trips.tolist()}")
     judge = KNeighborsClassifier(5).fit(*load_digits(return_X_y=True))
     found = {name: np.asarray(run.get_samples()["x"]) for name, run in runs.items()}
     shares = {

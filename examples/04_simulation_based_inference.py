@@ -7,7 +7,7 @@ ones (C2ST; 0.5 is not at all), and the figure shows both. In a model with more 
 learns p(y | θ): `DiffusionDistribution(network, sde, (2,), condition=theta)` is normalized, and may
 be observed under a plate.
 
-    python examples/04_simulation_based_inference.py [--simulations 1000 10000] [--steps 8000]
+    python examples/04_simulation_based_inference.py [--quick] [--steps 8000]
 """
 
 import argparse
@@ -26,7 +26,6 @@ from numpyro_score.sde import VE, InTime
 from numpyro_score.training import fit
 
 OBSERVATIONS = jnp.array([[0.0, 0.0], [-0.6, 0.2], [-0.2, -0.7]])
-NUM_DRAWS = 4_000
 
 
 def crescent(key, size: int):
@@ -74,9 +73,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--simulations", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--quick", action="store_true", help="a rehearsal")
     options = parser.parse_args()
+    num_draws = 200 if options.quick else 4_000
+    if options.quick:
+        options.simulations, options.steps = [500], 100
     keys = jax.random.split(jax.random.key(4), 2 * len(OBSERVATIONS))
-    exact = [exact_posterior(k, y, NUM_DRAWS) for k, y in zip(keys, OBSERVATIONS, strict=False)]
+    exact = [exact_posterior(k, y, num_draws) for k, y in zip(keys, OBSERVATIONS, strict=False)]
     rows, columns = len(options.simulations) + 1, len(OBSERVATIONS)
     figure, axes = plt.subplots(
         rows, columns, figsize=(3 * columns, 3 * rows), sharex=True, sharey=True
@@ -91,7 +94,7 @@ def main() -> None:
         seconds, found = time.perf_counter() - begin, []
         for ax, y, theirs, key in zip(row, OBSERVATIONS, exact, keys[columns:], strict=True):
             posterior = DiffusionDistribution(network, sde, (2,), condition=y)
-            draws = posterior.sample(key, (NUM_DRAWS,))
+            draws = posterior.sample(key, (num_draws,))
             found.append(classifier_two_sample_test(jax.random.key(5), draws, theirs).value)
             ax.plot(*draws.T, ",")
             ax.set_title(f"{num_simulations:,} simulations, C2ST {found[-1]:.2f}", fontsize=9)

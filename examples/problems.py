@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from numpyro_score import networks
 from numpyro_score import objectives as obj
 from numpyro_score.distributions import DensityDistribution, EnergyDistribution
+from numpyro_score.plotting import plot_density
 from numpyro_score.samplers import Langevin
 
 MOONS_EXTENT = (-2.2, 3.2, -1.6, 2.1)
@@ -120,9 +121,7 @@ def digits() -> Problem:
 
 
 def show_density(ax: plt.Axes, learned: EnergyDistribution) -> None:
-    x, y = (np.linspace(*MOONS_EXTENT[i : i + 2], 120, dtype=np.float32) for i in (0, 2))
-    density = jnp.exp(learned.log_prob(jnp.stack(jnp.meshgrid(x, y), -1)))
-    ax.imshow(density, extent=MOONS_EXTENT, origin="lower", vmin=0, vmax=0.35)
+    plot_density(learned, extent=MOONS_EXTENT, num_points=120, vmax=0.35, colorbar=False, ax=ax)
 
 
 def show_draws(ax: plt.Axes, learned: EnergyDistribution) -> None:

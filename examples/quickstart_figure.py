@@ -9,35 +9,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpyro.infer import MCMC
 
+from numpyro_score.plotting import plot_image_posterior
+
 
 def save_figure(path: str, truth, observation, mcmc: MCMC, true_noise: float) -> None:
-    """Draw images in one row, the posterior sd on its own scale, and the trace below."""
+    """Draw images in one row, the last draw of each chain among them, and the trace below."""
     draws = mcmc.get_samples(group_by_chain=True)
-    pixels = np.asarray(draws["x"])
-    every = pixels.reshape(-1, pixels.shape[-1])
-    images = {"truth": truth, "observation": observation, "posterior mean": every.mean(0)}
-    # One draw a chain, so that chains that disagree would be seen.
-    images |= {f"draw, chain {c + 1}": chain[-1] for c, chain in enumerate(pixels)}
-
     fig = plt.figure(figsize=(14, 4.8), layout="constrained")
-    grid = fig.add_gridspec(2, len(images) + 1, height_ratios=[1.3, 1])
-    axes = [fig.add_subplot(grid[0, column]) for column in range(len(images) + 1)]
-    grey = {"cmap": "gray_r", "vmin": 0, "vmax": 1}
-    for ax, (title, image) in zip(axes, images.items(), strict=False):
-        shown = _show(ax, title, image, **grey)
-    fig.colorbar(shown, ax=axes[:-1], location="bottom", aspect=60, label="pixel", extend="both")
-    shown = _show(axes[-1], "posterior sd", every.std(0), cmap="viridis", vmin=0)
-    fig.colorbar(shown, ax=axes[-1:], location="bottom", aspect=8.5, label="sd of pixel")
+    grid = fig.add_gridspec(2, 9, height_ratios=[1.3, 1])
+    plot_image_posterior(
+        draws["x"],
+        image_shape=(8, 8),
+        truth=truth,
+        observation=observation,
+        limits=(0, 1),
+        ax=[fig.add_subplot(grid[0, column]) for column in range(9)],
+    )
     _trace(fig.add_subplot(grid[1, :]), np.asarray(draws["noise"]), true_noise)
     fig.savefig(path, dpi=110)
     plt.close(fig)
-
-
-def _show(ax, title: str, image, **style):
-    ax.set_title(title, fontsize=10)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    return ax.imshow(np.asarray(image).reshape(8, 8), **style)
 
 
 def _trace(ax, noise: np.ndarray, true_noise: float) -> None:

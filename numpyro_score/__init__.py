@@ -13,6 +13,7 @@ from numpyro_score import (
     infer,
     networks,
     objectives,
+    plotting,
     sde,
     training,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "networks",
     "objectives",
+    "plotting",
     "save",
     "sde",
     "training",
