@@ -128,8 +128,8 @@ def _along_segment(
         scores = part.score(jnp.concatenate([start.value + t * direction, end[None]]))
         score = scores[-1]
         scores = jnp.concatenate([start.score[None], scores])
-        weights = jnp.asarray(weights, value.dtype)
-        mean = jnp.tensordot(weights, scores, 1, precision="highest")
+        shares = jnp.asarray(weights, value.dtype)
+        mean = jnp.tensordot(shares, scores, 1, precision="highest")
         integral = jnp.sum(mean * direction, events)
     # The derivative is declared to be the score, as that of the anchored integral is.
     return integral + jnp.sum(score * (value - end), events), Mark(end, score)

@@ -77,7 +77,7 @@ class ComposedTarget:
             inner = jnp.asarray(nodes[:-1], x.dtype).reshape((-1,) + (1,) * x.ndim)
             scores = jax.vmap(field)(jnp.concatenate([x + inner * way, end[None]]))
             along = jnp.sum(scores * way, axis=tuple(range(1, scores.ndim)))
-            integral = along @ jnp.asarray(node_weights, x.dtype)
+            integral = jnp.sum(along * jnp.asarray(node_weights, x.dtype), -1)
             return value + integral + jnp.sum(scores[-1] * (z - end))
 
         return log_density
