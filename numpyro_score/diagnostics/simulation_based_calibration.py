@@ -113,6 +113,7 @@ def simulation_based_calibration(
         made = {name: values[name] for name in ranked}
         return made if quantities is None else made | quantities(values, data)
 
+    given = given_draws(given_key, prior, sites, num_replications)
     # Batches of one size, as far as that can be.
     num_batches = -(-num_replications // (batch_size or _BATCH))
     batch_size = -(-num_replications // num_batches)
@@ -125,7 +126,6 @@ def simulation_based_calibration(
         data = {name: values.pop(name) for name in names}
         return values_of(values, data), data
 
-    given = given_draws(given_key, prior, sites, num_replications)
     keys = jax.random.split(joint_key, num_replications)
     several = jax.jit(lambda xs: jax.lax.map(lambda x: joint(*x), xs, batch_size=batch_size))
     truth, data = several((keys, given))

@@ -21,7 +21,7 @@ from numpyro_score.distributions import (
     EnergyDistribution,
     ScoreDistribution,
 )
-from numpyro_score.infer import MALA, ULA
+from numpyro_score.infer import MALA
 from numpyro_score.sde import VP
 
 NUM_GROUPS = 3
@@ -123,16 +123,6 @@ class NoCorrection(MALA):
             diverging=accept_prob == 0,
             statistic=accept_prob,
         )
-
-
-class HalfTheNoise(ULA):
-    """√ε for √(2ε)."""
-
-    def _transition(self, *args):
-        transition = super()._transition(*args)
-        drift = args[3] * args[2].score
-        step = drift + (transition.step - drift) / jnp.sqrt(2.0)
-        return transition._replace(step=jnp.where(transition.moved, step, 0.0))
 
 
 def without_jacobian(model):

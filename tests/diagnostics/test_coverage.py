@@ -130,6 +130,7 @@ def test_all_covered_has_an_error_all_the_same():
 # -- random balls ------------------------------------------------------------------------------
 
 
+@pytest.mark.statistics
 def test_p_values_of_exact_posteriors_are_uniform():
     p_values = [
         expected_coverage(jax.random.key(s), *exact(s, 100, 49, 2)).p_value for s in range(100)

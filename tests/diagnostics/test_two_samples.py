@@ -165,6 +165,7 @@ def test_it_is_far_from_the_origin_what_it_is_there():
     assert far.value == pytest.approx(near.value, abs=0.02 * near.error)
 
 
+@pytest.mark.statistics
 def test_p_values_of_exact_draws_are_uniform_and_small_where_sets_differ():
     p_values = [
         maximum_mean_discrepancy(
@@ -174,7 +175,7 @@ def test_p_values_of_exact_draws_are_uniform_and_small_where_sets_differ():
             rng_key=jax.random.key(s),
             num_permutations=99,
         ).p_value
-        for s in range(80)
+        for s in range(60)
     ]
     assert kstest(p_values, "uniform").pvalue > 1e-3
     wrong = maximum_mean_discrepancy(1.6 * normal(1, 300, 2), normal(2, 300, 2), rng_key=KEY)
@@ -199,7 +200,7 @@ def test_the_error_of_mmd_is_that_of_replications(correlation):
 
 
 def test_c2st_is_that_of_sbibm():
-    """With the seeds of the benchmark's own function, written out."""
+    """With the seed of the benchmark's own function, written out."""
     from sklearn.model_selection import KFold, cross_val_score
     from sklearn.neural_network import MLPClassifier
 
@@ -208,18 +209,16 @@ def test_c2st_is_that_of_sbibm():
     mean, std = y.mean(0), y.std(0, ddof=1)
     rows = np.concatenate([(y - mean) / std, (x - mean) / std])
     labels = np.concatenate([np.zeros(150), np.ones(150)])
-    theirs = []
-    for seed in (1, 2):
-        judge = MLPClassifier(
-            activation="relu",
-            hidden_layer_sizes=(20, 20),
-            max_iter=1000,
-            solver="adam",
-            random_state=seed,
-        )
-        folds = KFold(n_splits=5, shuffle=True, random_state=seed)
-        theirs.append(cross_val_score(judge, rows, labels, cv=folds, scoring="accuracy").mean())
-    assert abs(ours.value - np.mean(theirs)) < NUM_ERRORS * ours.error / np.sqrt(2)
+    judge = MLPClassifier(
+        activation="relu",
+        hidden_layer_sizes=(20, 20),
+        max_iter=1000,
+        solver="adam",
+        random_state=1,
+    )
+    folds = KFold(n_splits=5, shuffle=True, random_state=1)
+    theirs = cross_val_score(judge, rows, labels, cv=folds, scoring="accuracy").mean()
+    assert abs(ours.value - theirs) < NUM_ERRORS * ours.error
     # The best rule asks on which side of the middle a draw is: Φ(|shift| / 2).
     assert abs(ours.value - 0.638) < NUM_ERRORS * ours.error
     assert ours.num_draws == 150
