@@ -10,10 +10,10 @@ import numpy as np
 from numpyro_score._checks import check_positive
 from numpyro_score._typing import Array
 from numpyro_score.diagnostics._field import read_scores
+from numpyro_score.diagnostics._lengthscale import median_distance
 from numpyro_score.diagnostics._stein_kernel import Points
 
 Preconditioner: TypeAlias = Literal["diagonal", "dense"] | Array | None
-_MEDIAN_ROWS = 1_000
 # Covariances of fewer draws than this per dimension have directions that are mostly chance.
 _DRAWS_PER_DIMENSION = 2
 
@@ -48,7 +48,7 @@ def stein_points(
         else:
             x, s = np.linalg.solve(root, x.T).T, s @ root
     if lengthscale is None:
-        lengthscale = _median_distance(x)
+        lengthscale = median_distance(x)
     check_positive(lengthscale, "lengthscale")
     # Inner products of x and of s that are of one size, so that their sums lose few digits.
     size, score_size = np.mean(x**2), np.mean(s**2)
@@ -99,16 +99,3 @@ def _cholesky(matrix: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} is not positive definite: the draws may lie in a subspace."
         ) from None
-
-
-def _median_distance(x: np.ndarray) -> float:
-    x = x[:: max(1, len(x) // _MEDIAN_ROWS)][:_MEDIAN_ROWS]
-    square = np.sum(x**2, 1)
-    squares = square[:, None] + square - 2 * x @ x.T
-    median = np.sqrt(np.median(np.maximum(squares[np.triu_indices(len(x), 1)], 0)))
-    if median == 0:
-        raise ValueError(
-            "half of the draws are one and the same, so that their median distance is 0: give a "
-            "lengthscale, or look at a chain that did not move."
-        )
-    return float(median)

@@ -7,8 +7,6 @@ import numpy as np
 from numpyro_score._checks import check_float
 from numpyro_score._typing import Array
 
-_MEDIAN_ROWS = 1_000
-
 
 def two_samples(draws: Array, reference: Array, minimum: int) -> tuple[np.ndarray, np.ndarray]:
     """Return both sets as matrices, a draw in each row.
@@ -64,19 +62,3 @@ def error_of_mean(values: np.ndarray) -> float:
     size = len(values) // num_batches
     means = values[: num_batches * size].reshape(num_batches, size).mean(1)
     return float(means.std(ddof=1) / np.sqrt(num_batches))
-
-
-def median_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the median distance of two rows of both sets, of at most 500 rows of each."""
-    both = [rows[:: max(1, 2 * len(rows) // _MEDIAN_ROWS)] for rows in (x, y)]
-    z = np.concatenate([rows[: _MEDIAN_ROWS // 2] for rows in both]).astype(np.float64)
-    z -= z.mean(0)
-    square = np.sum(z**2, 1)
-    squares = square[:, None] + square - 2 * z @ z.T
-    median = np.sqrt(np.median(np.maximum(squares[np.triu_indices(len(z), 1)], 0)))
-    if median == 0:
-        raise ValueError(
-            "half of the draws are one and the same, so that their median distance is 0: give a "
-            "lengthscale, or look at a chain that did not move."
-        )
-    return float(median)

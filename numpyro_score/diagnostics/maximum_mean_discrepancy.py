@@ -13,11 +13,13 @@ import numpy as np
 
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.diagnostics._two_samples import median_distance, two_samples
+from numpyro_score.diagnostics._lengthscale import median_distance
+from numpyro_score.diagnostics._two_samples import two_samples
 from numpyro_score.diagnostics.result import Diagnostic
 
 Kernel = Literal["rbf", "imq"]
 
+_MEDIAN_ROWS = 500
 _BLOCK_BYTES = 2**25
 _NUM_GROUPS = 25
 _MIN_DRAWS = 2 * _NUM_GROUPS
@@ -93,7 +95,9 @@ def maximum_mean_discrepancy(
         raise ValueError(f"kernel must be 'rbf' or 'imq', got {kernel!r}.")
     check_int(num_permutations, "num_permutations", 20)
     x, y = two_samples(draws, reference, _MIN_DRAWS)
-    lengthscale = median_distance(x, y) if lengthscale is None else lengthscale
+    if lengthscale is None:
+        # As many of each, however many there are.
+        lengthscale = median_distance(np.concatenate([_some(x), _some(y)]))
     check_positive(lengthscale, "lengthscale")
     # Distances come from inner products, which lose digits far from the origin.
     z = jnp.asarray((np.concatenate([x, y]) - y.mean(0)) / lengthscale)
@@ -185,3 +189,7 @@ def _over_blocks(fn: Callable[..., PyTree], z: Array, columns: Array, kernel: Ke
         for values in (z, columns)
     )
     return jax.lax.map(block_sums, tuple(blocks))
+
+
+def _some(rows: np.ndarray) -> np.ndarray:
+    return rows[:: max(1, len(rows) // _MEDIAN_ROWS)][:_MEDIAN_ROWS]

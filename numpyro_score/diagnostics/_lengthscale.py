@@ -1,0 +1,25 @@
+"""The scale of a kernel between draws."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_ROWS = 1_000
+
+
+def median_distance(x: np.ndarray) -> float:
+    """Return the median distance of two rows, of at most 1,000 of them.
+
+    :raises ValueError: it is 0.
+    """
+    x = x[:: max(1, len(x) // _ROWS)][:_ROWS].astype(np.float64)
+    x -= x.mean(0)
+    square = np.sum(x**2, 1)
+    squares = square[:, None] + square - 2 * x @ x.T
+    median = np.sqrt(np.median(np.maximum(squares[np.triu_indices(len(x), 1)], 0)))
+    if median == 0:
+        raise ValueError(
+            "half of the draws are one and the same, so that their median distance is 0: give a "
+            "lengthscale, or look at a chain that did not move."
+        )
+    return float(median)
