@@ -57,4 +57,4 @@ def time_grid(sde: SDE, num_steps: int, *, spacing: Spacing = "log noise") -> Ar
     levels = np.exp(marks) if spacing == "log noise" else marks**_KARRAS_POWER
     with jax.ensure_compile_time_eval():
         times = time_of(sde, jnp.asarray(levels))
-    return times.at[0].set(sde.t_max).at[-1].set(sde.t_min)
+        return times.at[0].set(sde.t_max).at[-1].set(sde.t_min)
