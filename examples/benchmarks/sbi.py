@@ -21,9 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.model_selection import KFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
 
+from numpyro_score.diagnostics import classifier_two_sample_test
 from numpyro_score.distributions import DiffusionDistribution
 from numpyro_score.networks import NoiseScoreMLP
 from numpyro_score.objectives import DiffusionScoreMatching
@@ -89,17 +88,6 @@ def draw(network, sde, y, task, key, num: int):
     raise RuntimeError(f"of {10 * num} draws only {len(found)} are within the prior's support.")
 
 
-def c2st(exact: np.ndarray, draws: np.ndarray) -> float:
-    """Return the mean accuracy of a classifier, as sbibm has it."""
-    centre, scale = exact.mean(0), exact.std(0)
-    rows = np.concatenate([(exact - centre) / scale, (draws - centre) / scale])
-    labels = np.repeat([0, 1], [len(exact), len(draws)])
-    size = 10 * exact.shape[1]
-    judge = MLPClassifier((size, size), max_iter=1_000, random_state=1)
-    folds = KFold(5, shuffle=True, random_state=1)
-    return float(cross_val_score(judge, rows, labels, cv=folds).mean())
-
-
 def measure(tasks, name: str, num_simulations: int, options, seed: int) -> dict:
     """Return the seconds of training and the C2ST of each observation."""
     task = tasks.TASKS[name]
@@ -114,7 +102,7 @@ def measure(tasks, name: str, num_simulations: int, options, seed: int) -> dict:
         reference = np.asarray(data["reference"], float)
         observation = jnp.asarray(np.ravel(data["observation"]), float)
         draws = draw(network, sde, observation, task, key, len(reference))
-        cell["c2st"].append(c2st(reference, draws))
+        cell["c2st"].append(float(classifier_two_sample_test(key, draws, reference)))
     return cell
 
 
