@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
-FEWEST_ROWS = 50
+FEWEST_ROWS = 100  # a fifth of them, 20, is the least that a check takes
 
 
 class Table(NamedTuple):
