@@ -65,6 +65,7 @@ def test_kernels_of_numpyro_are_reported_as_well():
     assert all(row.passed is True for row in table), table
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("step_size", [1.0, 0.5, 0.02])
 def test_a_large_step_of_ula_is_caught_where_r_hat_sees_nothing(step_size):
     """On a normal, variances are too large by 1 / (1 - ε/2): twofold at ε = 1, 1% at .02."""
