@@ -15,6 +15,7 @@ from numpyro.distributions import constraints
 from numpyro_score.diagnostics import Finding, Findings, check
 from numpyro_score.diagnostics._data_findings import stein_findings
 from numpyro_score.diagnostics._density_findings import jacobian_finding, normalizer_finding
+from numpyro_score.diagnostics._proposals import Proposals
 from numpyro_score.diagnostics._subject import Subject
 from numpyro_score.distributions import (
     DensityDistribution,
@@ -152,6 +153,17 @@ def test_a_dropped_jacobian_is_caught():
 
     assert table(1.0).passed
     assert {STEIN, FISHER, DRAWS} <= failed(table(0.0))
+
+
+def test_the_density_of_proposals_is_that_of_their_mixture():
+    q = Proposals.around(DATA, wide=True)
+    x = q.sample(KEY, 5)
+    parts = [
+        share * jnp.exp(dist.Normal(q.centres, q.scale * width).to_event(1).log_prob(x[:, None]))
+        for share, width in ((1 - q.wide, q.width), (q.wide, 3 * q.width))
+    ]
+    exact = jnp.log(jnp.mean(sum(parts), 1))
+    np.testing.assert_allclose(q.log_density(x), exact, atol=1e-4)
 
 
 class NoJacobian(dist.transforms.ExpTransform):
