@@ -128,6 +128,13 @@ def test_r_hat_is_judged_by_what_chance_makes_of_so_few_draws():
     assert rows["R-hat"].value > 1.01
 
 
+def test_one_chain_is_compared_with_itself():
+    rows = mixing({"x": independent((1, 400, 2))}, True).rows
+    assert all(row.passed is True for row in rows)
+    drifts = independent((1, 400, 2)) + np.linspace(0, 3, 400)[:, None]
+    assert "R-hat" in names_of(mixing({"x": drifts}, True).rows, False)
+
+
 def test_draws_that_are_not_finite_constant_or_few():
     draws = independent((4, 100, 2))
     draws[1, 3, 0] = np.nan
