@@ -93,10 +93,13 @@ def _summaries(values: np.ndarray) -> tuple[np.ndarray, ...]:
     """
     import arviz as az
 
-    data = az.dict_to_dataset({"x": values})
+    data = halves = az.dict_to_dataset({"x": values})
+    if len(values) == 1:  # of one chain ArviZ has no R-hat: its halves are two
+        half = values.shape[1] // 2
+        halves = az.dict_to_dataset({"x": values[0, : 2 * half].reshape(2, half, -1)})
     centred = az.dict_to_dataset({"x": values - values.mean(1, keepdims=True)})
     found: list[Any] = [
-        az.rhat(data),
+        az.rhat(halves),
         az.ess(data, method="bulk"),
         az.ess(data, method="tail"),
         az.ess(centred, method="bulk"),
@@ -107,7 +110,7 @@ def _summaries(values: np.ndarray) -> tuple[np.ndarray, ...]:
 def _r_hat(r_hat: np.ndarray, ess: np.ndarray, labels: list[str], num_chains: int) -> Finding:
     # Of k halves of chains that agree, with e effective draws each, R-hat is about
     # 1 + χ²_{k-1} / (2 e (k - 1)); the largest of all components is looked at, folded or not.
-    k = 2 * num_chains
+    k = 2 * max(num_chains, 2)
     quantile = stats.chi2.ppf(1 - _LEVEL / (2 * len(r_hat)), k - 1) / (k - 1)
     by_chance = 1 + quantile * k / (2 * ess)
     limits = np.clip(np.nan_to_num(by_chance, nan=_R_HAT), _R_HAT, _R_HAT_LIMIT)

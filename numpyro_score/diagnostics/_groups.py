@@ -59,6 +59,5 @@ def get_group(data: Any, name: str) -> Any:
 def say_left_out(data: Any, group: str, left_out: Mapping[str, str]) -> None:
     """Say at the posterior, which is always there, why sites are missing from a group."""
     if left_out:
-        data["posterior"].attrs[f"{group}_left_out"] = "; ".join(
-            f"{name}: {why}" for name, why in left_out.items()
-        )
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        data["posterior"].attrs[f"{group}_left_out"] = reasons

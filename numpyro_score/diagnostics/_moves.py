@@ -32,7 +32,8 @@ def moved_rows(key: Array, subject: Subject) -> Array:
     scale = jnp.asarray(spread(np.asarray(flat[reference])), flat.dtype)
     proposals = Proposals.around(flat[reference])
     rows = (flat[reference], flat[tested])
-    conditions = tuple(tuple(c[half] for c in subject.conditions) for half in (reference, tested))
+    known = subject.conditions
+    conditions = (tuple(c[reference] for c in known), tuple(c[tested] for c in known))
     shape = subject.z.shape[1:]
     return _run(key, subject.density, rows, conditions, scale, proposals, shape)
 

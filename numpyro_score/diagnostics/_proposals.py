@@ -58,8 +58,11 @@ class Proposals(NamedTuple):
 
     def log_density(self, rows: Array) -> Array:
         """Return the log density of rows ``(n, d)``, up to a number where none is wide."""
-        x, centres = rows / self.scale, self.centres / self.scale
-        square = jnp.sum((x[:, None] - centres) ** 2, -1)
+        # Distances come from inner products, which lose digits far from the origin.
+        mean = self.centres.mean(0)
+        x, centres = ((values - mean) / self.scale for values in (rows, self.centres))
+        square = jnp.sum(x**2, 1)[:, None] + jnp.sum(centres**2, 1) - 2 * x @ centres.T
+        square = jnp.maximum(square, 0)
         size = centres.shape[1]
 
         def mixture(width: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
@@ -44,6 +45,6 @@ def stein_finding(
     if len(points) < MIN_POINTS:
         return cannot_tell(STEIN, f"{len(points)} {what} are fewer than {MIN_POINTS}")
     test = stein_test(
-        key, np.asarray(scores), np.asarray(points), num_bootstrap=_NUM_BOOTSTRAP, event_dim=1
+        key, jnp.asarray(scores), jnp.asarray(points), num_bootstrap=_NUM_BOOTSTRAP, event_dim=1
     )
     return judge(STEIN, test.p_value, (LEVEL, np.inf), advice)

@@ -65,6 +65,7 @@ def test_kernels_of_numpyro_are_reported_as_well():
     assert all(row.passed is True for row in table), table
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("step_size", [1.0, 0.5, 0.02])
 def test_a_large_step_of_ula_is_caught_where_r_hat_sees_nothing(step_size):
     """On a normal, variances are too large by 1 / (1 - ε/2): twofold at ε = 1, 1% at .02."""
@@ -125,6 +126,13 @@ def test_r_hat_is_judged_by_what_chance_makes_of_so_few_draws():
     rows = {row.name: row for row in mixing({"x": apart}, True).rows}
     assert rows["R-hat"].passed is False
     assert rows["R-hat"].value > 1.01
+
+
+def test_one_chain_is_compared_with_itself():
+    rows = mixing({"x": independent((1, 400, 2))}, True).rows
+    assert all(row.passed is True for row in rows)
+    drifts = independent((1, 400, 2)) + np.linspace(0, 3, 400)[:, None]
+    assert "R-hat" in names_of(mixing({"x": drifts}, True).rows, False)
 
 
 def test_draws_that_are_not_finite_constant_or_few():
