@@ -25,7 +25,7 @@ def from_numpyro(mcmc: Any, **kwargs: Any) -> Any:
     - ``kernel`` - its ``repr``; its class, if it has none of its own.
     - ``biased`` - why the draws are biased; absent for an exact kernel.
     - the statistic that tells how large the bias is, one number for each chain:
-      ``mean_energy_error`` of ``ULA``, ``energy_variance`` of ``MCLMC``, ``noise_ratio`` of the
+      ``energy_variance`` of ``ULA`` and ``MCLMC``, ``noise_ratio`` of the
       kernels with minibatches. ``Exchange`` has none.
 
     :func:`to_arviz` is this with more groups, names of axes, tuning and versions.

@@ -37,6 +37,8 @@ class PreconditionedKernel(BlackJAXKernel):
     """
 
     statistic: ClassVar[str] = "accept_prob"
+    #: The field that holds the mean of :meth:`_averaged` since warm-up, or sampling, began.
+    mean_field: ClassVar[str] = "mean_accept_prob"
     carry_fields: ClassVar[tuple[str, ...]] = ()
     #: Whether the log density is evaluated once a step, at the proposal.
     one_evaluation: ClassVar[bool] = True
@@ -91,6 +93,10 @@ class PreconditionedKernel(BlackJAXKernel):
         """Return the ``carry_fields`` of one chain at its start."""
         return {}
 
+    def _averaged(self, transition: Transition) -> Array:
+        """Return what ``mean_field`` is the mean of."""
+        return transition.statistic
+
     # -- set-up ------------------------------------------------------------------------------
 
     def _prepare(self, rng_key: Array) -> None:
@@ -133,7 +139,7 @@ class PreconditionedKernel(BlackJAXKernel):
             adapt_state=self._initial_adaptation(whitening, flat),
             rng_key=rng_key,
             **{self.statistic: jnp.zeros_like(energy)},
-            **{f"mean_{self.statistic}": jnp.zeros_like(energy)},
+            **{self.mean_field: jnp.zeros_like(energy)},
             **fields,
             **carry,
         )
@@ -206,7 +212,8 @@ class PreconditionedKernel(BlackJAXKernel):
         transition = self._transition(step_key, logdensity_fn, origin, step_size, in_warmup)
         moved_to = unravel(place.settle(transition.step, transition.moved))
         n = 1 + jnp.where(in_warmup, state.i, state.i - self._num_warmup)
-        mean = getattr(state, f"mean_{self.statistic}")
+        mean = getattr(state, self.mean_field)
+        averaged = self._averaged(transition)
         new = state._replace(
             i=state.i + 1,
             z=moved_to,
@@ -214,7 +221,7 @@ class PreconditionedKernel(BlackJAXKernel):
             diverging=transition.diverging,
             rng_key=rng_key,
             **{self.statistic: transition.statistic},
-            **{f"mean_{self.statistic}": mean + (transition.statistic - mean) / n},
+            **{self.mean_field: mean + (averaged - mean) / n},
             **log_density.settle(transition.logdensity, transition.moved, moved_to),
             **transition.carry,
         )

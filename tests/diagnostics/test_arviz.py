@@ -29,12 +29,8 @@ def run(kernel_cls, **options):
     return mcmc
 
 
-@pytest.mark.parametrize(
-    ("kernel_cls", "statistic"), [(ULA, "mean_energy_error"), (MCLMC, "energy_variance")]
-)
-def test_a_biased_kernel_is_named_with_its_statistic_also_in_a_file(
-    kernel_cls, statistic, tmp_path
-):
+@pytest.mark.parametrize("kernel_cls", [ULA, MCLMC])
+def test_a_biased_kernel_is_named_with_its_statistic_also_in_a_file(kernel_cls, tmp_path):
     mcmc = run(kernel_cls)
     from_numpyro(mcmc).to_netcdf(tmp_path / "run.nc")
     data = az.from_netcdf(tmp_path / "run.nc")
@@ -43,7 +39,7 @@ def test_a_biased_kernel_is_named_with_its_statistic_also_in_a_file(
         assert attributes["kernel"] == repr(mcmc.sampler)
         assert attributes["biased"] == "no Metropolis test"
         np.testing.assert_allclose(
-            attributes[statistic], getattr(mcmc.last_state, statistic), rtol=1e-6
+            attributes["energy_variance"], mcmc.last_state.energy_variance, rtol=1e-6
         )
 
 

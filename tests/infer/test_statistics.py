@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from jax import random
 from numpyro.distributions import constraints
+from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC
 from numpyro.infer.util import transform_fn
 
@@ -105,11 +106,22 @@ def test_ula_has_the_bias_that_its_docstring_states():
         chain_method="vectorized",
         progress_bar=False,
     )
-    mcmc.run(random.key(0), init_params=jnp.tile(jnp.asarray(LOC, float), (4, 1)))
+    init_params = jnp.tile(jnp.asarray(LOC, float), (4, 1))
+    mcmc.run(random.key(0), init_params=init_params, extra_fields=("energy_error",))
     draws = mcmc.get_samples(group_by_chain=True)
     assert_recovers(draws, Moments(LOC, _SD / np.sqrt(1 - step_size / 2)))
     with pytest.raises(AssertionError, match="sd is"):
         assert_recovers(draws, Moments(LOC, _SD))
+
+    errors = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["energy_error"], float)
+    reported = np.asarray(mcmc.last_state.energy_variance)
+    np.testing.assert_allclose(reported, (errors**2).mean(1) / len(LOC), rtol=1e-3)
+    for values, exact in (
+        (errors, 0.0),  # blind to the bias, which is why it is not what is reported
+        (errors**2 / len(LOC), step_size**3 / (2 - step_size)),
+    ):
+        error = values.std() / np.sqrt(effective_sample_size(values))
+        assert abs(values.mean() - exact) < 5 * error
 
 
 # -- planted bugs ------------------------------------------------------------------------------
