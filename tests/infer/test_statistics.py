@@ -10,8 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import random
-from numpyro.distributions import constraints
 from numpyro.diagnostics import effective_sample_size
+from numpyro.distributions import constraints
 from numpyro.infer import MCMC
 from numpyro.infer.util import transform_fn
 
