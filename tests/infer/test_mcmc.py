@@ -18,7 +18,6 @@ from numpyro.infer.util import Predictive
 
 from numpyro_score.infer import MALA, MCLMC, MCMC, _upstream
 from numpyro_score.infer import mcmc as module
-from numpyro_score.infer._device_draws import DeviceDraws, on_accelerator
 from numpyro_score.infer._draws import Draws, Position
 from numpyro_score.infer._progress import RunningRhat
 from tests.infer.model import Y, model
@@ -162,29 +161,6 @@ def test_draws_are_held_once():
     taken = draws.take({})["z"]
     assert taken.unsafe_buffer_pointer() == room
     np.testing.assert_array_equal(taken[0, :, 0], [4, 4, 4, 4, 6, 6])
-
-
-@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
-def test_draws_that_stay_on_an_accelerator_are_the_same(monkeypatch, chain_method):
-    """Chunks of four rows: the last one is not full, and reaches beyond the draws."""
-    options = {"num_chains": 2, "chain_method": chain_method, "chunk_size": 4, "thinning": 1}
-    on_the_host = run(MCMC, MALA(model), **options)
-    monkeypatch.setattr(module, "on_accelerator", lambda state: True)
-    on_the_device = run(MCMC, MALA(model), **options)
-    assert_same(on_the_device, on_the_host)
-
-
-def test_chunks_on_a_device_are_given_away():
-    draws = DeviceDraws([])
-    for end in (3, 5):
-        chunk = jnp.full((2, 3, 1), end, jnp.float32)
-        draws.add({"z": chunk}, Position(kept=end), [])
-    np.testing.assert_array_equal(draws.take({})["z"][0, :, 0], [3, 3, 3, 5, 5])
-    assert draws.take({}) is None
-
-
-def test_the_processor_of_the_host_is_no_accelerator():
-    assert on_accelerator(jnp.zeros(2)) == (jax.default_backend() != "cpu")
 
 
 # -- interrupts, the bar -----------------------------------------------------------------------
