@@ -15,8 +15,11 @@ def median_distance(x: np.ndarray) -> float:
     x = x[:: max(1, len(x) // _ROWS)][:_ROWS].astype(np.float64)
     x -= x.mean(0)
     square = np.sum(x**2, 1)
-    squares = square[:, None] + square - 2 * x @ x.T
-    median = np.sqrt(np.median(np.maximum(squares[np.triu_indices(len(x), 1)], 0)))
+    sums = square[:, None] + square
+    squares = sums - 2 * x @ x.T
+    # Of two rows that are one and the same, rounding is left.
+    squares = np.where(squares < 1e-12 * sums, 0.0, squares)
+    median = np.sqrt(np.median(squares[np.triu_indices(len(x), 1)]))
     if median == 0:
         raise ValueError(
             "half of the draws are one and the same, so that their median distance is 0: give a "
