@@ -55,20 +55,25 @@ def compiled():
     return make()
 
 
-@pytest.fixture
-def mcmc(compiled):
-    """One for all tests: it compiles once."""
-    compiled.checkpoint = None
-    compiled.num_samples = OPTIONS["num_samples"]
-    compiled.post_warmup_state = None
-    compiled._plan_default()
-    return compiled
+def as_made(mcmc):
+    """Undo what a test set."""
+    mcmc.checkpoint = None
+    mcmc.num_samples = OPTIONS["num_samples"]
+    mcmc.post_warmup_state = None
+    mcmc._plan_default()
+    return mcmc
 
 
 @pytest.fixture(scope="module")
 def plain(compiled):
-    """The same run in memory."""
-    return run(compiled)
+    """The same run in memory; workers share out the tests, so any may have been before it."""
+    return run(as_made(compiled))
+
+
+@pytest.fixture
+def mcmc(compiled):
+    """One for all tests: it compiles once."""
+    return as_made(compiled)
 
 
 @pytest.fixture
