@@ -63,7 +63,7 @@ def draw_in_three_ways(prior: DiffusionDistribution, A, y, short: bool) -> dict:
     one = MCMC(MALA(seen_through_blur(prior.without_normalizer())), **options)
     one.run(jax.random.key(2), A, y)
     model = seen_through_blur(prior)
-    replicas = {"num_replicas": num_replicas, "num_moves": num_moves, "num_nodes": 4}
+    replicas = {"num_replicas": num_replicas, "num_moves": num_moves, "num_nodes": 2}
     ladder = ReplicaExchange(MALA(model), **replicas)
     options = {"num_warmup": 500 // scale, "num_samples": 1_000 // scale, "num_chains": 4}
     many = MCMC(ladder, chain_method="vectorized", **options)

@@ -40,7 +40,6 @@ def prepare(
     """
     source: Source
     validation = None
-    size = _BATCH_SIZE if batch_size is None else batch_size
     if is_batches(data):
         if condition is not None:
             raise ValueError(
@@ -51,6 +50,7 @@ def prepare(
     elif isinstance(data, np.memmap):
         check_files(data, condition, columns)
         files = Rows(data, None if condition is None else np.asarray(condition))
+        size = batch_size or _usual_size(len(files), validation_fraction)
         training, held_out = split_index(
             split_key, len(files), validation_fraction, size, most=_MOST_VALIDATION_ROWS
         )
@@ -60,6 +60,7 @@ def prepare(
             validation = on_device(read_rows(files, np.asarray(held_out)))
     else:
         rows = check_rows(data, condition, columns)
+        size = batch_size or _usual_size(len(rows), validation_fraction)
         training, held_out = split_index(split_key, len(rows), validation_fraction, size)
         source = DeviceRows(rows if training is None else rows.take(training), size)
         if held_out is not None:
@@ -67,3 +68,8 @@ def prepare(
     if validation_data is not None:
         validation = check_validation_rows(validation_data, source.sample)
     return source, validation
+
+
+def _usual_size(num_rows: int, validation_fraction: float) -> int:
+    """Return the rows of a batch: all those of training, where they are few."""
+    return max(1, min(_BATCH_SIZE, num_rows - round(validation_fraction * num_rows)))

@@ -79,8 +79,8 @@ def fit(
         ``init_memory(rng_key, data, condition)`` and ``update(network, batch, key, memory,
         condition)``, which returns the losses and the memory after the step.
     :param num_steps: number of steps.
-    :param batch_size: rows per step, 256 if not given, at most the number of training rows; an
-        iterator decides itself.
+    :param batch_size: rows per step, at most the number of training rows; 256 if not given, or all
+        of fewer; an iterator decides itself.
     :param condition: array of shape ``(n, ...)`` for a conditional network.
     :param optimizer: an Optax optimizer; by default Adam behind a clip of the gradient's global
         norm at 10.

@@ -55,6 +55,15 @@ def test_base_is_fitted_to_the_training_rows_with_the_noise():
     np.testing.assert_array_equal(kept.base.mean, np.zeros(2))
 
 
+def test_few_rows_are_one_batch():
+    by_itself, told = (run(data=DATA[:100], batch_size=size) for size in (None, 90))
+    assert same(by_itself.network, told.network)
+    without = run(data=DATA[:100], batch_size=None, validation_fraction=0.0)
+    assert same(
+        without.network, run(data=DATA[:100], batch_size=100, validation_fraction=0.0).network
+    )
+
+
 def test_no_optimizer_moves_the_base():
     network = small().fit_base(DATA)
     result = run(network, fit_base=False, optimizer=optax.adamw(0.1, weight_decay=0.5))
