@@ -1,8 +1,8 @@
 """Which digit was it? An image of which half is missing, and all that it may have been.
 
 A diffusion prior is learned from digits, as one energy for all levels of noise. Of one digit only
-the upper half is seen, blurred and with noise of unknown size. One chain of MALA shows what it met on
-its way; replica exchange and tempered SMC agree, and SMC tells which of two blurs data speak for.
+the upper half is seen, blurred and with noise of unknown size. One chain of MALA shows what it met;
+replica exchange and tempered SMC agree, and SMC tells which of two blurs the data speak for.
 
     python examples/03_inverse_problem.py [--quick]
 """
