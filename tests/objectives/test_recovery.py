@@ -84,7 +84,7 @@ def minimize_quadratic(loss, params):
     @jax.jit
     def solve(flat):
         hessian = lambda v: jax.jvp(gradient, (flat,), (v,))[1]  # noqa: E731
-        return jax.scipy.sparse.linalg.cg(hessian, -gradient(flat), tol=1e-4, maxiter=200)[0]
+        return jax.scipy.sparse.linalg.cg(hessian, -gradient(flat), tol=1e-3, maxiter=200)[0]
 
     return unravel(flat + solve(flat))
 
