@@ -121,8 +121,8 @@ def choose_sharding(devices: Any, batch_size: int) -> jax.sharding.Sharding | No
 
 def check_objective(
     objective: Any, network: Any, rows: Rows, batch_size: int, patience: int | None
-) -> None:
-    """Refuse an objective that does not return one loss per example."""
+) -> Any:
+    """Refuse an objective that does not return one loss per example; return its jaxpr."""
     if not callable(objective):
         raise TypeError(
             "objective must be a function (network, batch, key[, condition]) such as "
@@ -135,10 +135,12 @@ def check_objective(
         )
     batch = rows.take(jnp.arange(batch_size))
     condition = () if batch.condition is None else (batch.condition,)
-    out = eqx.filter_eval_shape(objective, network, batch.data, jax.random.key(0), *condition)
+    trace = eqx.filter_make_jaxpr(objective)
+    jaxpr, out, _ = trace(network, batch.data, jax.random.key(0), *condition)
     shape = getattr(out, "shape", None)
     if shape != (batch_size,) or not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(
             f"objective must return one loss per example, floating-point numbers of shape "
             f"({batch_size},) for a batch of {batch_size}; got {out}. Do not take the mean."
         )
+    return jaxpr

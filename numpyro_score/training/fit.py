@@ -9,7 +9,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import optax
 
 from numpyro_score._array_file import digest_arrays, key_digest
@@ -154,7 +153,7 @@ def fit(
     if fit_base and hasattr(model, "fit_base"):
         noise_scale = getattr(objective, "noise_scale", 0.0)
         model = model.fit_base(sample.data, noise_scale, sample.condition)
-    check_objective(objective, model, sample, batch_size, patience)
+    program = check_objective(objective, model, sample, batch_size, patience)
     params, rest = split_network(model)
     if not jax.tree.leaves(params):
         raise ValueError(
@@ -162,10 +161,16 @@ def fit(
             "arrays that a function closes over are constants: give (apply_fn, params) instead."
         )
     problem = Problem(
-        rest, objective, chosen, source.rows, loss_key, batch_size, ema_decay, sharding
+        rest,
+        objective,
+        chosen,
+        source.rows,
+        loss_key,
+        batch_size,
+        ema_decay,
+        sharding,
+        one_by_one=is_slow_in_loops(program),
     )
-    one_by_one = is_slow_in_loops(problem, params, sample.take(jnp.arange(1)))
-    problem = problem._replace(one_by_one=one_by_one)
     size = pick_chunk_size(
         chunk_size, num_steps, source, 0 if validation is None else len(validation)
     )
