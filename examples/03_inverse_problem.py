@@ -76,15 +76,13 @@ def draw_in_three_ways(prior: DiffusionDistribution, A, y, short: bool) -> dict:
 def save_figure(path: str, truth, y, found: dict, of_digits: dict) -> None:
     figure, axes = plt.subplots(len(found), 11, figsize=(11, 4), layout="constrained")
     for k, (name, samples) in enumerate(found.items()):
-        pictures = [truth, np.concatenate([y, np.full(32, np.nan)])]
-        pictures += list(samples[np.linspace(0, len(samples) - 1, 9).astype(int)])
+        some = samples[np.linspace(0, len(samples) - 1, 9).astype(int)]
+        pictures = [truth, np.concatenate([y, np.full(32, np.nan)]), *some]
         for axis, picture in zip(axes[k], pictures, strict=True):
             axis.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
             axis.set_axis_off()
         told = ", ".join(f"{d}: {p:.0%}" for d, p in enumerate(of_digits[name]) if p > 0.02)
-        # A title of one narrow picture would push the others apart.
-        where = {"x": 0, "y": 1.08, "transform": axes[k, 2].transAxes, "in_layout": False}
-        axes[k, 2].text(s=f"{name} ({told})", fontsize=9, **where)
+        axes[k, 2].annotate(f"{name} ({told})", (0, 1.08), None, "axes fraction", in_layout=False)
     axes[0, 0].set_title("truth", fontsize=9)
     axes[0, 1].set_title("seen", fontsize=9)
     figure.savefig(path, dpi=120)
