@@ -76,7 +76,7 @@ def test_any_leading_shape_is_the_stack_of_single_events(name):
     x = feasible(d, (2, 2))
     log_prob = jax.jit(d.log_prob)
     single = jnp.stack([log_prob(v) for v in x.reshape(4, *d.shape())])
-    for lead in [(2, 2), (1, 4)]:
+    for lead in [(2, 2), (4,), (1, 4)]:
         out = log_prob(x.reshape(lead + d.shape()))
         assert out.shape == lead + d.batch_shape
         np.testing.assert_allclose(out, single.reshape(out.shape), rtol=RTOL, atol=RTOL)
@@ -149,7 +149,7 @@ def test_sampling_is_opt_in(name):
     assert bool(jnp.all(d.support(draws)))
 
 
-@pytest.mark.parametrize("name", ["energy", "score_conditional", "energy_simplex"])
+@UNNORMALIZED
 def test_draws_of_an_expanded_distribution_and_legacy_keys(name):
     d = DISTRIBUTIONS[name].make(sampler=SHORT_RUN)
     wide = d.expand((5, *d.batch_shape))

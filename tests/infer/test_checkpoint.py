@@ -43,11 +43,9 @@ def assert_same(ours, theirs):
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert x.dtype == y.dtype
-        np.testing.assert_array_equal(numbers(x), numbers(y))
-
-
-def numbers(x):
-    return random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = random.key_data(x), random.key_data(y)
+        np.testing.assert_array_equal(x, y)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +55,8 @@ def compiled():
 
 def as_made(mcmc):
     """Undo what a test set."""
-    mcmc.checkpoint = None
+    mcmc.checkpoint = mcmc.post_warmup_state = None
     mcmc.num_samples = OPTIONS["num_samples"]
-    mcmc.post_warmup_state = None
     mcmc._plan_default()
     return mcmc
 

@@ -23,7 +23,7 @@ def quartic(x):
 
 
 @EVERY
-@pytest.mark.parametrize("shape", [(1,), (2, 1, 2)])
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 3), (2, 1, 2)])
 def test_events_of_any_shape(case, shape):
     batch = jax.random.normal(KEY, (5, *shape))
     network = case.network(quartic)
