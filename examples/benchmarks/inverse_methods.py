@@ -160,7 +160,9 @@ def replica_exchange(
     a_step = replicas * (kernel._num_moves + 1) * _per_density(task) + swap
     evaluations = num_chains * (num_warmup + num_steps) * a_step
     x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
-    return Draws(_thin(x.swapaxes(0, 1).reshape(-1, task.size), task.num_draws), evaluations)
+    # As many of every chain, so that those of a chain are as far apart as they can be.
+    x = _thin(x.swapaxes(0, 1), task.num_draws // num_chains)
+    return Draws(x.reshape(-1, task.size), evaluations)
 
 
 def mala(key: jax.Array, task: Task) -> Draws:

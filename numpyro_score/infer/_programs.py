@@ -71,7 +71,7 @@ class Programs:
     """
 
     def __init__(self, setting: Setting, arguments: RunArguments, *, traced: bool) -> None:
-        self._kernel, self._num_warmup, self._num_lanes, self._collected, self._capacity = setting
+        self.kernel, self._num_warmup, self._num_lanes, self._collected, self._capacity = setting
         self._arguments = arguments
         self.traced = traced
         self._start = jax.jit(self._traced_start)
@@ -89,7 +89,7 @@ class Programs:
             if _finite_start(state):
                 return state
         # Outside a trace, kernels look at what they start with, and say what is wrong with it.
-        kernel = fresh(self._kernel)
+        kernel = fresh(self.kernel)
         state = kernel.init(
             rng_key, self._num_warmup, init_params, arguments.args, arguments.kwargs
         )
@@ -157,7 +157,7 @@ class Programs:
 
     def _traced_start(self, rng_key: Array, init_params: PyTree, arrays: list[Array]) -> PyTree:
         args, kwargs = self._arguments.rebuild(arrays)
-        kernel = fresh(self._kernel)
+        kernel = fresh(self.kernel)
         return strong(kernel.init(rng_key, self._num_warmup, init_params, args, kwargs))
 
     def _bind(self, draw: PyTree, arrays: list[Array]) -> tuple[MCMCKernel, tuple, dict[str, Any]]:
@@ -166,7 +166,7 @@ class Programs:
             assert self._bound is not None, "start or prepare"
             return self._bound, self._arguments.args, self._arguments.kwargs
         args, kwargs = self._arguments.rebuild(arrays)
-        kernel = fresh(self._kernel)
+        kernel = fresh(self.kernel)
         rng_key = jax.random.key(0)
         if self._num_lanes is not None:
             rng_key = jax.random.split(rng_key, self._num_lanes)
@@ -178,7 +178,7 @@ class Programs:
 
     def _start_of(self, state: PyTree) -> PyTree:
         draw = nested_attrgetter(self._collected.fields[0])(state)
-        return draw if getattr(self._kernel, "model", None) is None else None
+        return draw if getattr(self.kernel, "model", None) is None else None
 
     def _row(self, state: PyTree) -> tuple[PyTree, ...]:
         fields = self._collected.fields

@@ -13,7 +13,14 @@ from numpyro_score.infer._levels import Level
 from numpyro_score.infer._swaps import Journeys, Swaps, begin, travel
 
 #: The fields that tell of swaps.
-RECORD = ("swap_accept_prob", "mean_swap_accept_prob", "num_swaps", "journeys")
+RECORD = (
+    "swap_accept_prob",
+    "mean_swap_accept_prob",
+    "num_swaps",
+    "num_undefined",
+    "num_hopeless",
+    "journeys",
+)
 
 
 class ReplicaExchangeState(NamedTuple):
@@ -26,6 +33,9 @@ class ReplicaExchangeState(NamedTuple):
       neighbours, from the posterior up, ``(K - 1,)``.
     - **mean_swap_accept_prob** - its mean since the levels were last laid, or since sampling began.
     - **num_swaps** - how many that mean is of.
+    - **num_undefined** - for how many of these the ratio of the densities was no number.
+    - **num_hopeless** - how often the last move before a swap was ``diverging``, at each level
+      since then, ``(K,)``.
     - **journeys** - :class:`Journeys`, whose round trips are counted since then, too.
     - **levels** - :class:`Level`, ``(K,)`` each.
     - **replicas** - states of the kernel that moves them, with a leading axis of replicas.
@@ -41,6 +51,8 @@ class ReplicaExchangeState(NamedTuple):
     swap_accept_prob: Array
     mean_swap_accept_prob: Array
     num_swaps: Array
+    num_undefined: Array
+    num_hopeless: Array
     journeys: Journeys
     levels: Level
     replicas: Any
@@ -54,12 +66,17 @@ def new_record(num_replicas: int) -> dict[str, Any]:
         "swap_accept_prob": jnp.zeros(num_pairs),
         "mean_swap_accept_prob": jnp.zeros(num_pairs),
         "num_swaps": jnp.zeros(num_pairs, int),
+        "num_undefined": jnp.zeros(num_pairs, int),
+        "num_hopeless": jnp.zeros(num_replicas, int),
         "journeys": begin(num_replicas),
     }
 
 
-def recorded(record: dict[str, Any], swaps: Swaps) -> dict[str, Any]:
-    """Return the record of one chain with the swaps of one step in it."""
+def recorded(record: dict[str, Any], hopeless: Array, swaps: Swaps) -> dict[str, Any]:
+    """Return the record of one chain with the moves and the swaps of one step in it.
+
+    :param hopeless: whether the last move at each level was.
+    """
     num_swaps = record["num_swaps"] + swaps.proposed
     mean = record["mean_swap_accept_prob"]
     gain = (swaps.accept_prob - mean) / jnp.maximum(num_swaps, 1)
@@ -69,6 +86,8 @@ def recorded(record: dict[str, Any], swaps: Swaps) -> dict[str, Any]:
         ),
         "mean_swap_accept_prob": mean + jnp.where(swaps.proposed, gain, 0.0),
         "num_swaps": num_swaps,
+        "num_undefined": record["num_undefined"] + swaps.undefined,
+        "num_hopeless": record["num_hopeless"] + hopeless,
         "journeys": travel(record["journeys"], swaps.source),
     }
 
@@ -79,6 +98,8 @@ def forget(state: ReplicaExchangeState) -> ReplicaExchangeState:
     return state._replace(
         mean_swap_accept_prob=jnp.zeros_like(state.mean_swap_accept_prob),
         num_swaps=jnp.zeros_like(state.num_swaps),
+        num_undefined=jnp.zeros_like(state.num_undefined),
+        num_hopeless=jnp.zeros_like(state.num_hopeless),
         journeys=journeys._replace(round_trips=jnp.zeros_like(journeys.round_trips)),
     )
 

@@ -84,16 +84,18 @@ class Replicas:
             high = jax.tree.map(lambda x: x[upper], levels)
             return potential.log_ratio(there, low, high) - potential.log_ratio(here, low, high)
 
-        def exchange(rng_key: Array, z: PyTree, record: dict[str, Any]) -> tuple[PyTree, Any]:
+        def exchange(
+            rng_key: Array, z: PyTree, diverging: Array, record: dict[str, Any]
+        ) -> tuple[PyTree, Any]:
             rng_key, swap_key = jax.random.split(rng_key)
             swaps = propose(swap_key, z, state.i % 2, log_ratio, self.num_replicas)
             z = jax.tree.map(lambda x: x[swaps.source], z)
-            return z, recorded(record, swaps) | {"rng_key": rng_key}
+            return z, recorded(record, diverging, swaps) | {"rng_key": rng_key}
 
         if not is_prng_key(state.rng_key):
-            exchange = jax.vmap(exchange, in_axes=(0, 1, 0), out_axes=(1, 0))
+            exchange = jax.vmap(exchange, in_axes=(0, 1, 1, 0), out_axes=(1, 0))
         record = {field: getattr(state, field) for field in RECORD}
-        z, record = exchange(state.rng_key, state.replicas.z, record)
+        z, record = exchange(state.rng_key, state.replicas.z, state.replicas.diverging, record)
         state = state._replace(replicas=state.replicas._replace(z=z), **record)
         return self.evaluate(state, potential)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpyro.util import find_stack_level
 
 from numpyro_score._typing import PyTree
+from numpyro_score.infer._aftermath import Departure, positions, stood_still, warn_of_run
 from numpyro_score.infer._device_draws import few_rows, lanes_on_device
 from numpyro_score.infer._draws import Position, by_chain
 from numpyro_score.infer._programs import Programs
@@ -64,6 +65,7 @@ class Sampling:
         self.num_chains = num_chains
         self.batched = batched
         self.interrupted = False
+        self._departure: Departure | None = None
 
     @property
     def position(self) -> Position:
@@ -84,6 +86,8 @@ class Sampling:
             while self.position.steps < self.plan.num_steps:
                 before = self.position
                 num_steps, kept = self._next(pace.num_steps, capacity)
+                if kept and self._departure is None:
+                    self._departure = Departure(before.steps, self._positions())
                 self._chunk(num_steps, kept, bar)
                 pace.lap(num_steps)
                 self.programs.steps_per_chunk = pace.num_steps
@@ -92,13 +96,23 @@ class Sampling:
         except KeyboardInterrupt:
             self.interrupted = True
 
-    def warn_of_interrupt(self) -> None:
-        """Say what there is of what was asked for."""
-        warnings.warn(
-            f"interrupted after step {self.position.steps} of {self.plan.num_steps}: "
-            f"{self.position.kept} of {self.plan.num_kept} draws per chain are kept.",
-            stacklevel=find_stack_level(),
-        )
+    def warn(self, last_state: PyTree) -> None:
+        """Say what there is of what was asked for, and what is wrong with it.
+
+        :param last_state: the states as the run keeps them.
+        """
+        if self.interrupted:
+            warnings.warn(
+                f"interrupted after step {self.position.steps} of {self.plan.num_steps}: "
+                f"{self.position.kept} of {self.plan.num_kept} draws per chain are kept.",
+                stacklevel=find_stack_level(),
+            )
+        if self._departure is not None:
+            still = stood_still(self._departure, self.position.steps, self._positions())
+            warn_of_run(self.programs.kernel, last_state, still)
+
+    def _positions(self) -> np.ndarray:
+        return positions(self.programs.kernel, self.states, self.batched)
 
     def _compile(self) -> None:
         # A chunk of no steps: the first real one is then timed for what it does.

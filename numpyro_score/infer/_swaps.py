@@ -38,11 +38,13 @@ class Swaps(NamedTuple):
 
     - **source** - the level that the position at each level comes from.
     - **accept_prob**, **proposed** - of each pair of neighbours.
+    - **undefined** - whether its ratio was no number.
     """
 
     source: Array
     accept_prob: Array
     proposed: Array
+    undefined: Array
 
 
 def begin(num_replicas: int) -> Journeys:
@@ -64,7 +66,8 @@ def propose(rng_key: Array, z: PyTree, odd: Array, log_ratio: LogRatio, num_repl
     at = lambda level: jax.tree.map(lambda x: x[level], z)  # noqa: E731
     log_ratios = jax.vmap(log_ratio)(lower, upper, at(lower), at(upper))
     # A ratio that is no number, as of a score that is NaN there, refuses the swap.
-    log_ratios = jnp.where(jnp.isnan(log_ratios), -jnp.inf, log_ratios)
+    undefined = jnp.isnan(log_ratios)
+    log_ratios = jnp.where(undefined, -jnp.inf, log_ratios)
     uniform = jax.random.uniform(rng_key, log_ratios.shape, log_ratios.dtype)
     accepted = exists & (jnp.log(uniform) < log_ratios)
     source = jnp.arange(num_replicas)
@@ -73,10 +76,16 @@ def propose(rng_key: Array, z: PyTree, odd: Array, log_ratio: LogRatio, num_repl
     source = source.at[lower + nowhere].set(upper, mode="drop")
     source = source.at[upper + nowhere].set(lower, mode="drop")
     pair = jnp.where(exists, lower, num_replicas)
-    accept_prob = jnp.zeros(num_replicas - 1, log_ratios.dtype)
-    accept_prob = accept_prob.at[pair].set(jnp.exp(jnp.minimum(log_ratios, 0.0)), mode="drop")
-    proposed = jnp.zeros(num_replicas - 1, bool).at[pair].set(True, mode="drop")
-    return Swaps(source, accept_prob, proposed)
+
+    def by_pair(values: Array) -> Array:
+        return jnp.zeros(num_replicas - 1, values.dtype).at[pair].set(values, mode="drop")
+
+    return Swaps(
+        source,
+        accept_prob=by_pair(jnp.exp(jnp.minimum(log_ratios, 0.0))),
+        proposed=by_pair(exists),
+        undefined=by_pair(undefined & exists),
+    )
 
 
 def travel(journeys: Journeys, source: Array) -> Journeys:

@@ -172,6 +172,13 @@ class BlackJAXKernel(MCMCKernel):
         fields, score = evaluate(state)
         return state._replace(score=score, **fields)
 
+    def remarks(self, state: Any) -> list[str]:
+        """Return what :class:`MCMC` warns of after a run that ended in ``state``.
+
+        :param state: of one chain, or of several with a leading axis.
+        """
+        return []
+
     def wrap_model(self, wrapper: Callable[..., Any]) -> BlackJAXKernel:
         """Return a copy of this kernel whose model is ``wrapper(self.model)``."""
         if self._model is None:

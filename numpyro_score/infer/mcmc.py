@@ -212,8 +212,7 @@ class MCMC(HostMCMC):
             outputs = programs.outputs(states[0], arguments)
             load = partial(load_draws, sink.directory, sink.variables, outputs, plan, like)
             self._keep(None, last_state, load)
-        if sampling.interrupted:
-            sampling.warn_of_interrupt()
+        sampling.warn(last_state)
 
     def _open_store(
         self,

@@ -20,6 +20,7 @@ from numpyro_score.infer._levels import (
     LevelledPotential,
     latent_diffusions,
 )
+from numpyro_score.infer._replica_remarks import remarks
 from numpyro_score.infer._replica_state import (
     ReplicaExchangeState,
     forget,
@@ -75,7 +76,9 @@ class ReplicaExchange(BlackJAXKernel):
 
     Warm-up tunes ``kernel`` at each level, and lays the levels so that neighbours swap at even
     rates (Syed et al. 2022). Read ``swap_accept_prob`` and ``journeys.round_trips``, which
-    :meth:`MCMC.get_extra_fields` has unasked: without round trips R-hat says little.
+    :meth:`MCMC.get_extra_fields` has unasked: without round trips R-hat says little, and
+    :class:`MCMC` warns where most chains made none. A score that is NaN refuses the moves and
+    swaps that lead there; ``MCMC`` warns of how many, and at which noise.
 
     **References:** Swendsen & Wang (1986), "Replica Monte Carlo simulation of spin glasses"; Syed,
     Bouchard-Côté, Deligiannidis & Doucet (2022), "Non-reversible parallel tempering".
@@ -246,6 +249,10 @@ class ReplicaExchange(BlackJAXKernel):
         """Return what the progress bar says of one chain."""
         worst = jnp.min(state.mean_swap_accept_prob)
         return f"least swap prob={worst:.2f}. round trips={state.journeys.round_trips}"
+
+    def remarks(self, state: ReplicaExchangeState) -> list[str]:
+        """Return what is wrong with the swaps and moves of a run that ended in ``state``."""
+        return remarks(state)
 
     def _describe(self) -> list[str]:
         return [f"{self._num_replicas} replicas", repr(self._kernel)]
