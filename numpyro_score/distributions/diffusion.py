@@ -172,7 +172,7 @@ class DiffusionDistribution(LearnedDistribution):
 
         :raises ValueError: a time that is not between ``t_min`` and ``t_max``.
         """
-        options = self._options() | {"sde": From(self.sde, t)}
+        options = self._options() | {"sde": From(self.sde, float(t))}
         return DiffusionDistribution(self.network, event_shape=self.event_shape, **options)
 
     def without_normalizer(

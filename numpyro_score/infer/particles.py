@@ -16,11 +16,12 @@ from numpyro.infer import MCMC
 
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._levels import LevelledModel
+from numpyro_score.infer._levels import POSTERIOR, LevelledModel
 from numpyro_score.infer._particle_moves import Moves
 from numpyro_score.infer._particle_target import ParticleTarget, particle_target
 from numpyro_score.infer._path_checks import warn_of_curl
 from numpyro_score.infer._paths import LocalPath
+from numpyro_score.infer._prior_fit import warn_of_misfit
 
 _TRIED = 500
 
@@ -127,7 +128,10 @@ class ParticleInference(MCMC):
             raise RuntimeError(f"{type(self).__name__}.run must be called first.")
 
     def _draw_prior(self, rng_key: Array, target: ParticleTarget) -> PyTree:
-        """Return draws from the prior with an axis of runs and one of particles."""
+        """Return unconstrained draws from the prior, an axis of runs and one of particles first.
+
+        Warns of a diffusion whose score is not that of its draws.
+        """
         keys = jax.random.split(rng_key, (self.num_chains, self.num_samples))
         draw_together = partial(target.draw_together, num=self.num_samples)
         together_keys = jax.random.split(jax.random.fold_in(rng_key, 1), self.num_chains)
@@ -141,7 +145,10 @@ class ParticleInference(MCMC):
                     f"{lost:.1%} of the draws from the prior of {name!r} are not finite"
                     f"{_when_lost(rng_key, target, name)}."
                 )
-        return values
+        z = jax.jit(jax.vmap(jax.vmap(target.unconstrain)))(values)
+        log_prior = partial(target.log_prior, level=POSTERIOR)
+        warn_of_misfit(rng_key, log_prior, _without_chains(z), target.diffusions)
+        return z
 
 
 def _when_lost(rng_key: Array, target: ParticleTarget, name: str) -> str:

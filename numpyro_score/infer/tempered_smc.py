@@ -129,8 +129,7 @@ class TemperedSMC(ParticleInference):
 
     def _draw(self, rng_key: Array, target: ParticleTarget) -> tuple[PyTree, dict[str, Any]]:
         prior_key, stage_key = jax.random.split(rng_key)
-        values = self._draw_prior(prior_key, target)
-        z = jax.jit(jax.vmap(jax.vmap(target.unconstrain)))(values)
+        z = self._draw_prior(prior_key, target)
         _refuse_impossible(jax.jit(jax.vmap(jax.vmap(target.log_likelihood)))(z))
         state = jax.vmap(adaptive_tempered.init)(z)
         step_size = jnp.full(self.num_chains, self._moves.first_step_size(z))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array
 from numpyro_score.sde.base import SDE, check_sde
 
@@ -27,6 +28,14 @@ def time_of(sde: SDE, noise_scale: Array | float) -> Array:
     0.5
     """
     check_sde(sde)
+    if not is_concrete(noise_scale):
+        return _bisect(sde, noise_scale)
+    # A number is a number in a model that is being traced, too.
+    with jax.ensure_compile_time_eval():
+        return _bisect(sde, noise_scale)
+
+
+def _bisect(sde: SDE, noise_scale: Array | float) -> Array:
     noise_scale = jnp.asarray(noise_scale, float)
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:

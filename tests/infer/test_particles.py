@@ -79,6 +79,7 @@ def test_stages_are_reported(smc):
     assert stages.log_evidence.shape == (8, num_stages)
 
 
+@pytest.mark.filterwarnings("ignore:The score of site")  # which tells the second one as well
 @pytest.mark.parametrize("bug", ["sign of the likelihood", "twice the prior"])
 def test_catches_a_wrong_target(bug, monkeypatch):
     right_prior, right_likelihood = ParticleTarget.log_prior, ParticleTarget.log_likelihood
