@@ -53,6 +53,8 @@ def _one_step_of_hmc(model: Callable[..., Any]) -> Any:
 
 _DENSE = {"dense_mass": True}
 _POOLED = {"dense_mass": True, "adaptation": "pooled"}
+# Where a dense metric has more numbers than draws have told.
+_POOLED_LOW_RANK = {"max_rank": 10, "adaptation": "pooled"}
 
 OF_NUMPYRO = {
     NUTS: Entrant(theirs.NUTS, 0.8, many_gradients=True),
@@ -75,6 +77,9 @@ OF_OURS = {
     "AdjustedMCLMC": Entrant(ours.AdjustedMCLMC, 0.9),
     "HMC dense": Entrant(lambda m: ours.HMC(m, **_DENSE), 0.8, many_gradients=True),
     "HMC pooled": Entrant(lambda m: ours.HMC(m, **_POOLED), 0.8, many_gradients=True, pooled=True),
+    "HMC rank 10 pooled": Entrant(
+        lambda m: ours.HMC(m, **_POOLED_LOW_RANK), 0.8, many_gradients=True, pooled=True
+    ),
     "NUTS of BlackJAX": Entrant(ours.NUTS, 0.8, many_gradients=True),
 }
 ENTRANTS = OF_OURS | OF_NUMPYRO

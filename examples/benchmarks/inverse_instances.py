@@ -24,6 +24,11 @@ class Mixture(NamedTuple):
     means: np.ndarray
     covariances: np.ndarray
 
+    @property
+    def narrowest(self) -> float:
+        """The least standard deviation of a mode in any direction."""
+        return float(np.sqrt(np.linalg.eigvalsh(self.covariances).min()))
+
     def sample(self, seed: int, size: int) -> np.ndarray:
         """Return exact draws of shape ``(size, d)``."""
         rng = np.random.default_rng(seed)

@@ -136,16 +136,15 @@ def tempered_smc(key: jax.Array, task: Task) -> Draws:
 
 
 def replica_exchange(
-    key: jax.Array, task: Task, num_chains: int = 16, num_steps: int = 2_000
+    key: jax.Array, task: Task, num_chains: int = 16, num_steps: int = 6_000
 ) -> Draws:
     """Draw by replica exchange, and keep draws far apart."""
     # Data leave each level little room in some directions: its metric must know which.
     mover = MALA(task.model(), dense_mass=True)
-    high = task.size > 20
-    kernel = ReplicaExchange(
-        mover, num_replicas=48 if high else 16, num_moves=10, num_nodes=4 if high else 8
-    )
-    num_warmup = num_steps // 2
+    # A round trip takes some 40 steps of 16 replicas in 8 dimensions; ten times the replicas, and
+    # more time than there is, in 80.
+    kernel = ReplicaExchange(mover, num_replicas=16, num_moves=10, num_nodes=4)
+    num_warmup = num_steps // 4
     mcmc = MCMC(
         kernel,
         num_warmup=num_warmup,

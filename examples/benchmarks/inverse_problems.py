@@ -42,13 +42,16 @@ PUBLISHED = {
 }
 _AUTHORS = ("DDRM", "DPS", "MCGDiff, 32 particles", "MCGDiff, 128 particles")
 _TRAINING_DRAWS, _MIN_STD = 100_000, 0.02
+# Of the narrowest mode: with much less noise a network's score is mostly error.
+_LEARNED_MIN_STD = 0.25
 SOURCES = ("exact", "energy", "score")
 
 
 def make_task(instance: Instance, source: str, num_draws: int, num_steps: int) -> Task:
     """Return the instance with the exact energy of its prior, or a network that learned it."""
     x = instance.prior.sample(0, _TRAINING_DRAWS)
-    sde = VE(_MIN_STD, largest_distance(x))
+    min_std = _MIN_STD if source == "exact" else _LEARNED_MIN_STD * instance.prior.narrowest
+    sde = VE(min_std, largest_distance(x))
     scale = float(np.sqrt(x.var(0).mean()))
     if source == "exact":
         return Task(instance, instance.prior.energy(sde), sde, scale, num_draws)

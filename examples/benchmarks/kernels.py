@@ -42,6 +42,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Benchmark of the kernels.")
     parser.add_argument("--quick", action="store_true", help="a rehearsal")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, help="of each run of each of ours, by default 0.4")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--kernels", nargs="+", choices=ENTRANTS, default=list(ENTRANTS))
     parser.add_argument("--chains", nargs="+", type=int, default=[1, 4, 64, 512])
@@ -83,9 +84,12 @@ def _with_bar(cells: list[tuple[str, int]]) -> Iterable[tuple[str, int]]:
 
 def main() -> None:
     options = _parse_arguments()
+    effort = _QUICK if options.quick else _FULL
+    if options.seconds is not None:
+        effort = effort._replace(seconds=options.seconds)
     header = environment()
     print(", ".join(f"{name} {value}" for name, value in header.items()))
-    results, header = _run(options, _QUICK if options.quick else _FULL, header)
+    results, header = _run(options, effort, header)
     print_table(results)
     print_goals(results)
     if options.readme:

@@ -95,7 +95,9 @@ class ReplicaExchange(BlackJAXKernel):
         are given, or 16. Even swaps are refused :math:`\Lambda \approx 0.8 \sqrt d \log(\sigma_K /
         \sigma_{mode})` times from end to end in d dimensions, and K of about 2 Λ is best.
     :param num_moves: steps of ``kernel`` between swaps.
-    :param num_nodes: nodes of the integrals over noise, see above.
+    :param num_nodes: nodes of the integrals over noise, see above, which take most of the time.
+        Of 16 levels from 0.02 to 93 with round modes of width 1, 4 nodes err by 0.001 nat and 8
+        by 1e-6; with modes of widths 0.3 to 1.4, 0.09 and 0.005.
     :param adapt_levels: whether warm-up lays the levels anew; the first and the last stay.
     :raises TypeError: ``kernel`` is none that can move replicas.
     :raises ValueError: levels that are no ladder; at initialization, a ladder of equal levels.

@@ -33,7 +33,8 @@ class EDM(SDE):
     NeurIPS (2022), table 1, whose :math:`P` is -1.2 for :math:`\sigma` itself and
     :math:`\sigma_{data} = 0.5`, so that in units of the data it is -0.5.
 
-    :param min_std: σ where time begins, in units of the data.
+    :param min_std: σ where time begins, in units of the data; see :class:`VE` where kernels are to
+        move by the score.
     :param max_std: σ where it ends.
     :param data_scale: σ_data, the standard deviation of the data.
     :param log_mean: P.
