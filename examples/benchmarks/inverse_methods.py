@@ -141,9 +141,9 @@ def replica_exchange(
     """Draw by replica exchange, and keep draws far apart."""
     # Data leave each level little room in some directions: its metric must know which.
     mover = MALA(task.model(), dense_mass=True)
-    # A round trip takes some 40 steps of 16 replicas in 8 dimensions; ten times the replicas, and
-    # more time than there is, in 80.
-    kernel = ReplicaExchange(mover, num_replicas=16, num_moves=10, num_nodes=4)
+    # There and back takes a walker some 600 steps in 8 dimensions, and 11,000 in 80.
+    num_replicas = 64 if task.size > 20 else 16
+    kernel = ReplicaExchange(mover, num_replicas=num_replicas, num_moves=10, num_nodes=4)
     num_warmup = num_steps // 4
     mcmc = MCMC(
         kernel,

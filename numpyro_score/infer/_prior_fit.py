@@ -25,8 +25,8 @@ from numpyro.util import find_stack_level
 
 from numpyro_score._typing import Array, PyTree
 
-# Of E‖s‖². A network whose error is a twentieth of it gave the weights of modes of an exact score
-# within 0.03, one of four tenths weights off by 0.5.
+# Of E‖s‖². A network with 0.06 of it led TemperedSMC to weights of modes that were off by 0.09, one
+# with 0.43 to weights that were off by 0.5.
 _MAX_MISFIT = 0.1
 _STANDARD_ERRORS = 3.0
 _MAX_DRAWS = 512
@@ -65,10 +65,7 @@ def misfit(
 
     def of_draw(rng_key: Array, z: PyTree) -> tuple[Array, Array]:
         flat, unravel = ravel_pytree(z[name])
-
-        def score(x: Array) -> Array:
-            return jax.grad(lambda x: log_prior(z | {name: unravel(x)}))(x)
-
+        score = jax.grad(lambda x: log_prior(z | {name: unravel(x)}))
         value, push = jax.linearize(score, flat)
         probes = jax.random.rademacher(rng_key, (_NUM_PROBES, flat.size), flat.dtype)
         divergence = jnp.mean(jax.vmap(lambda probe: probe @ push(probe))(probes))
@@ -78,6 +75,5 @@ def misfit(
     measured: Any = jax.jit(jax.vmap(of_draw))(keys, some)
     square, divergence = (np.asarray(x, float) for x in measured)
     total = square + divergence
-    return float(total.mean() / square.mean()), float(
-        total.std(ddof=1) / np.sqrt(len(total)) / square.mean()
-    )
+    error = total.std(ddof=1) / np.sqrt(len(total))
+    return float(total.mean() / square.mean()), float(error / square.mean())

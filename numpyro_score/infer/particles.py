@@ -147,7 +147,9 @@ class ParticleInference(MCMC):
                 )
         z = jax.jit(jax.vmap(jax.vmap(target.unconstrain)))(values)
         log_prior = partial(target.log_prior, level=POSTERIOR)
-        warn_of_misfit(rng_key, log_prior, _without_chains(z), target.diffusions)
+        # A key that no draw was made with.
+        probe_key = jax.random.fold_in(rng_key, 2)
+        warn_of_misfit(probe_key, log_prior, _without_chains(z), target.diffusions)
         return z
 
 
