@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import identity, nested_attrgetter
 
+from numpyro_score._threefry import restore_keys, unroll_keys
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._capacity import rows_that_fit
-from numpyro_score.infer._fresh_kernel import fresh
+from numpyro_score.infer._fresh_kernel import fresh, is_traceable
 from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._run_arguments import RunArguments
 
@@ -201,7 +202,11 @@ class Programs:
 
         rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
         tally = Tally(jnp.int32(0), jnp.int32(0))
-        return jax.lax.fori_loop(0, num_steps, body, (strong(state), rows, tally))
+        first = strong(state)
+        # A kernel that we do not know may take keys apart.
+        carry = unroll_keys(first) if is_traceable(self.kernel) else first, rows, tally
+        last, rows, tally = jax.lax.fori_loop(0, num_steps, body, carry)
+        return restore_keys(last, first), rows, tally
 
     def _traced_fields(
         self, rows: tuple[PyTree, ...], num_rows: Array, arrays: list[Array]
