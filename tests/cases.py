@@ -237,4 +237,5 @@ POOLED = {
     "mala_pooled": KernelCase(
         lambda *a, **k: infer.MALA(*a, **{"dense_mass": True, "adaptation": "pooled", **k})
     ),
+    "chees": KernelCase(infer.ChEES),
 }

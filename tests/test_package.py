@@ -21,6 +21,7 @@ NAME = ROOT.name
 ROOMS = {
     "_typing": set(),
     "_precision": {"_typing"},
+    "_threefry": {"_typing"},
     "_checks": {"_typing", "_precision"},
     "_array_file": {"_typing"},
     "networks": {"_checks"},
@@ -28,7 +29,7 @@ ROOMS = {
     "samplers": {"networks", "sde"},
     "objectives": {"samplers"},
     "distributions": {"samplers"},
-    "infer": {"distributions", "_array_file"},
+    "infer": {"distributions", "_array_file", "_threefry"},
     "training": {"objectives", "distributions", "_array_file"},
     "diagnostics": {"distributions", "infer"},
     "_description": {"samplers"},

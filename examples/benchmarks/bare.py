@@ -14,6 +14,7 @@ import blackjax
 import jax
 import jax.numpy as jnp
 from blackjax.base import SamplingAlgorithm
+from blackjax.mcmc import dynamic_hmc
 from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_fn
 from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
 from contestants import FLOOR, Contestant, Draws, compile_program
@@ -43,13 +44,34 @@ def _ula(log_density: LogDensity, step_size: jax.Array, identity: jax.Array) -> 
     )
 
 
+def _chees(
+    log_density: LogDensity, step_size: jax.Array, identity: jax.Array, length: jax.Array
+) -> Any:
+    """BlackJAX's loop after its `chees_adaptation`: the jitter is a sequence, all chains share."""
+    kernel = dynamic_hmc.build_kernel(
+        next_random_arg_fn=lambda i: i + 1,
+        integration_steps_fn=lambda i: _whole_steps(
+            dynamic_hmc.halton_sequence(i % 1024) * length / step_size
+        ),
+    )
+    return SamplingAlgorithm(
+        lambda position, _: dynamic_hmc.init(position, log_density, jnp.zeros((), int)),
+        lambda key, state: kernel(key, state, log_density, step_size, identity),
+    )
+
+
+def _whole_steps(number: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.ceil(number), 1, 1024).astype(int)
+
+
 # By the class of our kernel.
-_TUNED_BY_STEPS: dict[str, Callable[[LogDensity, jax.Array, jax.Array], Any]] = {
+_TUNED_BY_STEPS: dict[str, Callable[..., Any]] = {
     "MALA": lambda log_density, step_size, _: blackjax.mala(log_density, step_size),
     "ULA": _ula,
     "Barker": lambda log_density, step_size, _: blackjax.barker(log_density, step_size),
     "GHMC": _ghmc,
     "HMC": _hmc,
+    "ChEES": _chees,
     "NUTS": blackjax.nuts,
 }
 
@@ -90,7 +112,7 @@ def bare(target: Target, ours: Contestant, kernel: str, pooled: bool) -> Contest
             return _TUNED_AT_ONCE[kernel](lambda z: -potential_fn(unravel(z)), tuning)
         place = tuning.whitening.placer(jnp.zeros(size), remember=False)
         return _TUNED_BY_STEPS[kernel](
-            lambda v: -potential_fn(unravel(place(v))), tuning.step_size, jnp.ones(size)
+            lambda v: -potential_fn(unravel(place(v))), tuning.step_size, jnp.ones(size), *length
         )
 
     def init(tuning: Any, z: jax.Array, key: jax.Array) -> Any:
@@ -102,7 +124,10 @@ def bare(target: Target, ours: Contestant, kernel: str, pooled: bool) -> Contest
         state, info = algorithm(tuning).step(key, state)
         return state, Draws(state.position, getattr(info, "acceptance_rate", None))
 
+    length: tuple[jax.Array, ...] = ()
     if kernel in _TUNED_BY_STEPS:
+        if tuning.length_state is not None:
+            length = (tuning.length_state.length,)
         tuning = _Tuning(tuning.step_size, tuning.whitening)
     keys = jax.random.key(3)
     if chains > 1:

@@ -80,6 +80,12 @@ OF_OURS = {
     "HMC rank 10 pooled": Entrant(
         lambda m: ours.HMC(m, **_POOLED_LOW_RANK), 0.8, many_gradients=True, pooled=True
     ),
+    "ChEES dense": Entrant(
+        lambda m: ours.ChEES(m, **_DENSE), 0.8, many_gradients=True, pooled=True
+    ),
+    "ChEES rank 10": Entrant(
+        lambda m: ours.ChEES(m, max_rank=10), 0.8, many_gradients=True, pooled=True
+    ),
     "NUTS of BlackJAX": Entrant(ours.NUTS, 0.8, many_gradients=True),
 }
 ENTRANTS = OF_OURS | OF_NUMPYRO

@@ -16,7 +16,7 @@ _OFF_TARGET = 0.2
 # Of a step size that was given; a random walk in many dimensions does best at .234.
 _ACCEPTANCE = (0.1, np.inf)
 # Betancourt (2017), A conceptual introduction to Hamiltonian Monte Carlo: none.
-_HAMILTONIAN = ("HMC", "NUTS", "GHMC", "AdjustedMCLMC")
+_HAMILTONIAN = ("HMC", "NUTS", "ChEES", "GHMC", "AdjustedMCLMC")
 _DIVERGING = 0.01
 # Of ULA's steps, had it a test: its warm-up aims at .95.
 _UNADJUSTED = 0.85

@@ -10,6 +10,7 @@ from numpyro_score.infer.algorithm import AlgorithmKernel, AlgorithmState, kerne
 from numpyro_score.infer.annealed_langevin import AnnealedLangevin
 from numpyro_score.infer.barker import Barker
 from numpyro_score.infer.checkpoint import CheckpointError, open_checkpoint
+from numpyro_score.infer.chees import ChEES
 from numpyro_score.infer.exchange import Exchange
 from numpyro_score.infer.ghmc import GHMC
 from numpyro_score.infer.hmc import HMC
@@ -47,6 +48,7 @@ __all__ = [
     "Barker",
     "BatchStream",
     "BlackJAXKernel",
+    "ChEES",
     "CheckpointError",
     "DoublyIntractableError",
     "Exchange",

@@ -11,7 +11,8 @@ class Origin(NamedTuple):
     """Where a step starts, in whitened coordinates: at v = 0.
 
     - **logdensity**, **score** - log density and its gradient there.
-    - **carry** - fields of the state that belong to the kernel alone, such as a momentum.
+    - **carry** - fields of the state that belong to the kernel alone, such as a momentum, and
+      those that it asked to see.
     """
 
     logdensity: Array
@@ -29,6 +30,7 @@ class Transition(NamedTuple):
     - **diverging** - whether the proposal was hopeless, or not finite.
     - **statistic** - what the state reports of this step.
     - **carry** - the kernel's own fields after the step.
+    - **seen** - what its warm-up looks at besides, and nobody keeps.
     """
 
     step: Array
@@ -39,3 +41,4 @@ class Transition(NamedTuple):
     diverging: Array
     statistic: Array
     carry: dict[str, Any] = {}  # noqa: RUF012
+    seen: Any = None

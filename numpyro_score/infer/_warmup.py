@@ -31,6 +31,7 @@ from numpyro_score.infer._metric import (
     update_metric,
 )
 from numpyro_score.infer._schedule import Schedule
+from numpyro_score.infer._trajectory_length import LengthState
 from numpyro_score.infer._whitening import DenseWhitening, LowRankWhitening, Whitening
 
 
@@ -41,12 +42,15 @@ class AdaptState(NamedTuple):
     - **whitening** - the metric L Lᵀ by its factor L: diagonal, dense or of low rank. Parameters
       are ordered as ``ravel_pytree`` orders the unconstrained sites: by name.
     - **step_size_state**, **metric_state** - memory of dual averaging, and of the window.
+    - **length_state** - the trajectory length and the memory of its search, of a kernel that tunes
+      it; None of others.
     """
 
     step_size: Array
     whitening: Whitening
     step_size_state: DualAveragingAdaptationState
     metric_state: MetricState | LowRankWindow
+    length_state: LengthState | None = None
 
     @property
     def inverse_mass_matrix(self) -> Array | LowRankInverseMassMatrix:

@@ -40,12 +40,16 @@ class PreconditionedKernel(BlackJAXKernel):
     #: The field that holds the mean of :meth:`_averaged` since warm-up, or sampling, began.
     mean_field: ClassVar[str] = "mean_accept_prob"
     carry_fields: ClassVar[tuple[str, ...]] = ()
+    #: Fields of the state that a step looks at, and does not change.
+    read_fields: ClassVar[tuple[str, ...]] = ()
     #: Whether the log density is evaluated once a step, at the proposal.
     one_evaluation: ClassVar[bool] = True
     #: Whether the state has a score, from which the metric is learned together with the draws.
     has_score: ClassVar[bool] = True
     #: Whether it tests its position against one proposal, and ``path="local"`` is right for it.
     two_points: ClassVar[bool] = False
+    #: Whether it cannot tune one chain by itself.
+    always_pooled: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -101,10 +105,11 @@ class PreconditionedKernel(BlackJAXKernel):
 
     def _prepare(self, rng_key: Array) -> None:
         if self._pooled and is_prng_key(rng_key):
+            how = type(self).__name__ if self.always_pooled else 'adaptation="pooled"'
+            other = "" if self.always_pooled else ', or adaptation="per-chain"'
             raise ValueError(
-                'adaptation="pooled" tunes several chains together, but this kernel was given one '
-                'chain: use MCMC(..., num_chains=4, chain_method="vectorized") or more chains, or '
-                'adaptation="per-chain".'
+                f"{how} tunes several chains together, but this kernel was given one chain: use "
+                f'MCMC(..., num_chains=4, chain_method="vectorized") or more chains{other}.'
             )
 
     def _build_warmup(self) -> Warmup:
@@ -165,14 +170,23 @@ class PreconditionedKernel(BlackJAXKernel):
 
     def _axes(self) -> Any:
         axes = super()._axes()
-        if not self._pooled:
-            return axes
-        no_axis: dict[str, Any] = dict.fromkeys(AdaptState._fields)
-        return axes._replace(adapt_state=AdaptState(**no_axis | {"step_size": 0}))
+        return axes._replace(adapt_state=None) if self._pooled else axes
+
+    @property
+    def _adapts(self) -> bool:
+        return self._adapt_step_size or self._adapt_mass_matrix
 
     # -- one step ----------------------------------------------------------------------------
 
     def _advance(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
+        if not self._pooled:
+            return self._take(state, potential_fn)
+        # One number for all chains: whatever depends on it alone is computed once.
+        shared = state.adapt_state._replace(step_size=state.adapt_state.step_size[0])
+        new = self._take(state._replace(adapt_state=shared), potential_fn)
+        return new._replace(adapt_state=_for_each_chain(new.adapt_state, len(new.score)))
+
+    def _take(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
         in_warmup = state.i < self._num_warmup
 
         def step(state: Any) -> tuple[Any, Transition]:
@@ -182,7 +196,7 @@ class PreconditionedKernel(BlackJAXKernel):
             axes = self._axes()
             step = jax.vmap(step, in_axes=(axes,), out_axes=(axes, 0))
         new, transition = step(state)
-        if self._num_warmup == 0 or not (self._adapt_step_size or self._adapt_mass_matrix):
+        if self._num_warmup == 0 or not self._adapts:
             return new
         adapt_state, score = jax.lax.cond(
             in_warmup,
@@ -207,7 +221,7 @@ class PreconditionedKernel(BlackJAXKernel):
         def logdensity_fn(v: Array) -> Array:
             return log_density(unravel(place(v)))
 
-        carry = {field: getattr(state, field) for field in self.carry_fields}
+        carry = {field: getattr(state, field) for field in self.carry_fields + self.read_fields}
         origin = Origin(-state.potential_energy, state.score, carry)
         transition = self._transition(step_key, logdensity_fn, origin, step_size, in_warmup)
         moved_to = unravel(place.settle(transition.step, transition.moved))
@@ -241,9 +255,7 @@ class PreconditionedKernel(BlackJAXKernel):
             return adapt_state, score[0]
 
         if self._pooled:
-            shared = adapt_state._replace(step_size=adapt_state.step_size[0])
-            shared, score = adapt_together(shared, seen)
-            return _for_each_chain(shared, len(score)), score
+            return adapt_together(adapt_state, seen)
         if score.ndim == 1:
             return adapt_alone(adapt_state, seen)
         return jax.vmap(adapt_alone)(adapt_state, seen)

@@ -30,6 +30,7 @@ from numpyro_score.infer import (
     ULA,
     AdjustedMCLMC,
     Barker,
+    ChEES,
 )
 
 pytestmark = pytest.mark.statistics
@@ -95,14 +96,19 @@ def assert_keeps_the_joint_density(kernel, num_rows=NUM_GROUPS):
     z = draw_prior(start_key, NUM_CHAINS)
     y = draw_data(data_key, z["theta"], num_rows)
 
+    # A kernel that pools chains gets pools of one: each chain has data of its own.
+    pooled = getattr(kernel, "always_pooled", False)
+    enter = (lambda tree: jax.tree.map(lambda x: x[None], tree)) if pooled else lambda tree: tree
+    leave = (lambda tree: jax.tree.map(lambda x: x[0], tree)) if pooled else lambda tree: tree
+
     def simulate(rng_key, key, z, y):
-        state = kernel.init(key, 0, z, (y,), {})
+        state = kernel.init(enter(key), 0, enter(z), (y,), {})
 
         def step(state, rng_key):
-            y = draw_data(rng_key, state.z["theta"], num_rows)
+            y = draw_data(rng_key, leave(state.z)["theta"], num_rows)
             return kernel.sample(kernel.refresh(state, (y,), {}), (y,), {}), None
 
-        return jax.lax.scan(step, state, random.split(rng_key, NUM_STEPS))[0].z
+        return leave(jax.lax.scan(step, state, random.split(rng_key, NUM_STEPS))[0].z)
 
     keys = random.split(run_key, NUM_CHAINS), random.split(init_key, NUM_CHAINS)
     end = jax.jit(jax.vmap(simulate))(*keys, z, y)
@@ -122,6 +128,7 @@ OPTIONS: dict[Any, dict[str, Any]] = {
     NUTS: {"step_size": 0.6, "max_tree_depth": 3},
     MCLMC: {"step_size": 0.3, "L": 1.5},
     AdjustedMCLMC: {"step_size": 1.2, "L": 3.0},
+    ChEES: {"step_size": 0.6, "trajectory_length": 3.0},
 }
 
 
