@@ -41,6 +41,8 @@ class MCMC(HostMCMC):
       A model that looks into its arguments (``int(y.max())``), and a kernel that we do not know,
       are compiled for each data set, as NumPyro does; draws are right in either case.
     - Draws are post-processed if they are kept: not in warm-up, and not where thinning drops them.
+    - On a CPU it draws threefry's numbers, JAX's default, by a form of the same cipher that takes a
+      fraction of the time. Where the model is cheap a step takes half as long, or less.
     - An interrupt keeps the draws so far.
 
     The kernel is read when it first runs, and is left as it was. ``chain_method="parallel"`` or a
