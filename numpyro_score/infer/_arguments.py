@@ -108,6 +108,6 @@ def initial_whitening(
     if max_rank is not None:
         rank = min(max_rank, size)
         return LowRankWhitening(
-            jnp.asarray(sd, dtype), jnp.eye(size, rank, dtype=dtype), jnp.ones(rank, dtype)
+            jnp.asarray(sd, dtype), jnp.eye(rank, size, dtype=dtype), jnp.ones(rank, dtype)
         )
     return DiagonalWhitening(jnp.asarray(1 / sd, dtype))

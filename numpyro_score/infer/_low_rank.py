@@ -93,7 +93,7 @@ def finish_window(
     factor, vectors, stretch = low_rank_solution(
         y.reshape(-1, size), gradient.reshape(-1, size), max_rank
     )
-    new = LowRankWhitening(whitening.scale * factor, vectors, jnp.where(enough, stretch, 1.0))
+    new = LowRankWhitening(whitening.scale * factor, vectors.T, jnp.where(enough, stretch, 1.0))
     good = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), new))
     new = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, whitening)
 

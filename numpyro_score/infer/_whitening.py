@@ -109,12 +109,13 @@ class LowRankWhitening(NamedTuple):
     L = D (I + U (S - I) Uᵀ), so that L Lᵀ = D (I + U (S² - I) Uᵀ) D.
 
     - **scale** - the diagonal of D, ``(d,)``.
-    - **vectors** - U, orthonormal columns ``(d, k)``.
+    - **directions** - Uᵀ, orthonormal rows ``(k, d)``: what is summed over lies side by side, which
+      for one chain is worth a factor of five.
     - **stretch** - the diagonal of S, ``(k,)``; 1 in a direction that is not used.
     """
 
     scale: Array
-    vectors: Array
+    directions: Array
     stretch: Array
 
     def placer(self, z: Array, remember: bool = True) -> RememberingPlacer | RecomputingPlacer:
@@ -138,12 +139,13 @@ class LowRankWhitening(NamedTuple):
     @exact_products
     def lengthen(self, rows: Array, stretch: Array) -> Array:
         """Return (I + U (S - I) Uᵀ) y for rows y, ``(…, d)``."""
-        return rows + ((rows @ self.vectors) * (stretch - 1)) @ self.vectors.T
+        return rows + ((rows @ self.directions.T) * (stretch - 1)) @ self.directions
 
     @exact_products
     def covariance(self) -> LowRankInverseMassMatrix:
         """Return L Lᵀ as BlackJAX writes it: by σ, U and λ. In full it may not fit into memory."""
-        return LowRankInverseMassMatrix(self.scale, self.vectors, self.stretch**2)
+        vectors = jnp.swapaxes(self.directions, -2, -1)
+        return LowRankInverseMassMatrix(self.scale, vectors, self.stretch**2)
 
 
 def place_by_product(

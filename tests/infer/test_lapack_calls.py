@@ -69,7 +69,7 @@ def test_a_dense_metric_makes_one_call_after_the_other():
 
 
 def test_a_metric_of_low_rank_does_too():
-    whitening = LowRankWhitening(jnp.ones(SIZE), jnp.eye(SIZE, 2), jnp.ones(2))
+    whitening = LowRankWhitening(jnp.ones(SIZE), jnp.eye(2, SIZE), jnp.ones(2))
     window, scores = init_window(jnp.zeros((2, SIZE)), 2), jnp.zeros((2, SIZE))
     names = names_in_turn(finish_window, window, whitening, scores, jnp.int32(1))
     assert names.count("cholesky") == 1

@@ -78,7 +78,7 @@ def test_whitening_is_the_algebra_that_it_says():
     rng = np.random.default_rng(0)
     vectors, _ = np.linalg.qr(rng.normal(size=(5, 2)))
     whitening = LowRankWhitening(
-        jnp.asarray(rng.uniform(0.5, 2, 5)), jnp.asarray(vectors), jnp.array([3.0, 0.5])
+        jnp.asarray(rng.uniform(0.5, 2, 5)), jnp.asarray(vectors.T), jnp.array([3.0, 0.5])
     )
     factor = np.stack([whitening.unwhiten(e) for e in jnp.eye(5)], axis=1)
     rows = jnp.asarray(rng.normal(size=(4, 5)))
