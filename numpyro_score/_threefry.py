@@ -1,8 +1,9 @@
 """JAX's default random numbers, several times as fast on a CPU.
 
 On a CPU JAX writes threefry's twenty rounds as a loop of five turns, of some fifteen instructions
-each, so that every call costs a microsecond before it has drawn a number. Written out, XLA makes
-one kernel of them, which it vectorizes. The numbers are the same, to the bit.
+each, which in a step of a sampler takes longer than all else: MALA on eight schools 10.5 µs, and
+3.6 with the rounds written out. XLA makes one kernel of those, which it vectorizes. The numbers
+are the same, to the bit.
 
 Keys are exchanged where a compiled loop begins, and exchanged again where it ends: nobody outside
 sees them.
