@@ -24,6 +24,11 @@ class Schedule(NamedTuple):
     longest_window: int
 
     @property
+    def last_window(self) -> int:
+        """The step at which the last window ends."""
+        return int(np.flatnonzero(self.ends_window)[-1]) if self.ends_window.any() else 0
+
+    @property
     def num_warmup(self) -> int:
         """Number of warm-up steps."""
         return len(self.ends_window)

@@ -22,6 +22,7 @@ class TrajectoryKernel(PreconditionedKernel):
     state_cls = TrajectoryState
     carry_fields = ("energy", "num_steps")
     one_evaluation = False
+    wait_for_all = True
 
     def _initial_carry(self, rng_key: Array, score: Array) -> dict[str, Any]:
         return {"energy": jnp.zeros((), score.dtype), "num_steps": jnp.zeros((), int)}

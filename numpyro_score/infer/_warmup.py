@@ -34,6 +34,9 @@ from numpyro_score.infer._schedule import Schedule
 from numpyro_score.infer._trajectory_length import LengthState
 from numpyro_score.infer._whitening import DenseWhitening, LowRankWhitening, Whitening
 
+# A chain that never moves counts for this in a harmonic mean: in a pool of 1,000 it halves it.
+_LEAST_ACCEPTANCE = 1e-3
+
 
 class AdaptState(NamedTuple):
     """What warm-up tunes, and what it remembers while it does.
@@ -81,12 +84,16 @@ def build_warmup(
     adapt_mass_matrix: bool,
     target_accept_prob: float,
     use_scores: bool = True,
+    wait_for_all: bool = False,
 ) -> Warmup:
     """Return the warm-up of a group of chains.
 
     :param schedule: when windows end.
     :param step_size: where the search for a step size starts.
     :param use_scores: whether a metric is learned from draws and scores, or from draws alone.
+    :param wait_for_all: whether steps are small enough for the slowest of several chains until the
+        last window has ended: a chain that is still far out is not left there by a step size that
+        suits the others, and does not spoil their metric.
     """
     average_init, average_update, average_final = dual_averaging_adaptation(target_accept_prob)
 
@@ -127,7 +134,11 @@ def build_warmup(
         i: Array, state: AdaptState, step: Array, score: Array, accept_prob: Array, moved: Array
     ) -> tuple[AdaptState, Array]:
         if adapt_step_size:
-            average = average_update(state.step_size_state, accept_prob.mean())
+            accepted = accept_prob.mean()
+            if wait_for_all and len(accept_prob) > 1:
+                harmonic = 1 / jnp.mean(1 / jnp.maximum(accept_prob, _LEAST_ACCEPTANCE))
+                accepted = jnp.where(i < schedule.last_window, harmonic, accepted)
+            average = average_update(state.step_size_state, accepted)
             last = i == schedule.num_warmup - 1
             value = jnp.where(last, average_final(average), jnp.exp(average.log_step_size))
             state = state._replace(step_size=value, step_size_state=average)

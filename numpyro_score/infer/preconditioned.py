@@ -50,6 +50,9 @@ class PreconditionedKernel(BlackJAXKernel):
     two_points: ClassVar[bool] = False
     #: Whether it cannot tune one chain by itself.
     always_pooled: ClassVar[bool] = False
+    #: Whether a pool waits for its slowest chain. The acceptance of a single Langevin proposal says
+    #: too little of a chain for that.
+    wait_for_all: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -120,6 +123,7 @@ class PreconditionedKernel(BlackJAXKernel):
             adapt_mass_matrix=self._adapt_mass_matrix,
             target_accept_prob=self._target_accept_prob,
             use_scores=self.has_score,
+            wait_for_all=self.wait_for_all,
         )
 
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from jax import random
 from numpyro.infer import MCMC, Gibbs
 
-from numpyro_score.infer import MALA
+from numpyro_score.infer import HMC, MALA
 from numpyro_score.infer._metric import finish_metric, init_metric, restart_metric, update_metric
 from numpyro_score.infer._whitening import DenseWhitening
 from tests.infer.model import Y, make_mcmc, model
@@ -55,6 +55,31 @@ def acceptance(adaptation, num_seeds):
 def test_acceptance_is_within_three_hundredths_of_the_target():
     errors = np.abs(acceptance("pooled", 20) - 0.574)
     assert np.median(errors) <= 0.03, errors
+
+
+def quartic(z):
+    return 0.25 * jnp.sum(z**4)
+
+
+class LeavesBehind(HMC):
+    """Goes by the mean acceptance of all chains from the start."""
+
+    wait_for_all = False
+
+
+@pytest.mark.parametrize(("cls", "arrives"), [(HMC, True), (LeavesBehind, False)])
+def test_a_pool_waits_for_a_chain_that_starts_far_out(cls, arrives):
+    start = jnp.ones((NUM_CHAINS, 5)).at[0].set(200.0)
+    options = {"step_size": 1.0, "adapt_mass_matrix": False, "adaptation": "pooled"}
+    kernel = cls(potential_fn=quartic, num_steps=4, **options)
+    state = kernel.init(random.split(random.key(0), NUM_CHAINS), 500, start, (), {})
+
+    def step(_, state):
+        return kernel.sample(state, (), {})
+
+    state = jax.jit(lambda state: jax.lax.fori_loop(0, 500, step, state))(state)
+    assert (jnp.abs(state.z).max() < 4.0) == arrives
+    assert state.mean_accept_prob[1:].mean() > 0.5
 
 
 # -- the metric of a group ---------------------------------------------------------------------
