@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from blackjax.mcmc import hmc
 
 from numpyro_score._typing import Array
 from numpyro_score.infer._state import TrajectoryState
-from numpyro_score.infer._transition import Transition
+from numpyro_score.infer._transition import Origin, Transition
 from numpyro_score.infer.preconditioned import PreconditionedKernel
 
 # A step size that went astray must not make one step last for hours.
@@ -26,6 +27,19 @@ class TrajectoryKernel(PreconditionedKernel):
 
     def _initial_carry(self, rng_key: Array, score: Array) -> dict[str, Any]:
         return {"energy": jnp.zeros((), score.dtype), "num_steps": jnp.zeros((), int)}
+
+    def _trajectory(
+        self,
+        rng_key: Array,
+        logdensity_fn: Callable[[Array], Array],
+        origin: Origin,
+        step_size: Array,
+        num_steps: int | Array,
+    ) -> tuple[hmc.HMCState, hmc.HMCInfo]:
+        """Take so many leapfrog steps of BlackJAX's HMC from the origin, and test the end."""
+        start = hmc.HMCState(jnp.zeros_like(origin.score), origin.logdensity, origin.score)
+        identity = jnp.ones_like(origin.score)
+        return hmc.build_kernel()(rng_key, start, logdensity_fn, step_size, identity, num_steps)
 
     def _report(self, state: hmc.HMCState, info: Any, moved: Array) -> Transition:
         num_steps = jnp.asarray(info.num_integration_steps, int)

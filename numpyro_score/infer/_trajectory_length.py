@@ -41,7 +41,7 @@ class LengthState(NamedTuple):
     num_updates: Array
 
 
-def init_length(length: float) -> LengthState:
+def init_length(length: float | Array) -> LengthState:
     """Start the search at a length."""
     value = jnp.asarray(length, jnp.result_type(float))
     return LengthState(value, jnp.log(value), _OPTIMIZER.init(value), jnp.zeros((), int))
@@ -101,4 +101,4 @@ def chees_slope(start: Array, end: Array, velocity: Array, accept_prob: Array) -
 
 def restart_average(state: LengthState) -> LengthState:
     """Begin the average again, where the metric has changed."""
-    return init_length(1.0)._replace(length=state.length, log_length=jnp.log(state.length))
+    return init_length(state.length)

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc import hmc
 from numpyro.infer import init_to_uniform
 
 from numpyro_score._checks import check_positive
@@ -131,11 +130,7 @@ class ChEES(TrajectoryKernel):
         fraction = jitter(origin.carry["i"])
         length = origin.carry["adapt_state"].length_state.length
         num_steps = jnp.clip(jnp.ceil(fraction * length / step_size), 1, MAX_STEPS).astype(int)
-        start = hmc.HMCState(jnp.zeros_like(origin.score), origin.logdensity, origin.score)
-        identity = jnp.ones_like(origin.score)
-        state, info = hmc.build_kernel()(
-            rng_key, start, logdensity_fn, step_size, identity, num_steps
-        )
+        state, info = self._trajectory(rng_key, logdensity_fn, origin, step_size, num_steps)
         # BlackJAX turns the momentum round at the end.
         end = _End(info.proposal.position, -info.proposal.momentum)
         return self._report(state, info, info.is_accepted)._replace(seen=end)

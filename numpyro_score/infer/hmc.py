@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
-from blackjax.mcmc import hmc
 from numpyro.infer import init_to_uniform
 
 from numpyro_score._checks import check_int, check_positive
@@ -100,9 +99,5 @@ class HMC(TrajectoryKernel):
         num_steps: int | Array | None = self._num_steps
         if num_steps is None:
             num_steps = jnp.clip(self._trajectory_length / step_size, 1, MAX_STEPS).astype(int)
-        start = hmc.HMCState(jnp.zeros_like(origin.score), origin.logdensity, origin.score)
-        identity = jnp.ones_like(origin.score)
-        state, info = hmc.build_kernel()(
-            rng_key, start, logdensity_fn, step_size, identity, num_steps
-        )
+        state, info = self._trajectory(rng_key, logdensity_fn, origin, step_size, num_steps)
         return self._report(state, info, info.is_accepted)
