@@ -17,6 +17,7 @@ from numpyro_score.infer._capacity import rows_that_fit
 from numpyro_score.infer._fresh_kernel import fresh, is_traceable
 from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._run_arguments import RunArguments
+from numpyro_score.infer._step_loop import take_steps
 
 _BLOCK = 256
 
@@ -192,20 +193,17 @@ class Programs:
         row = jax.eval_shape(self._row, state)
         num_rows = self._capacity or rows_that_fit(row)
 
-        def body(i: Array, carry: Any) -> Any:
-            state, rows, tally = carry
-            state = kernel.sample(state, args, kwargs)
+        def keep(i: Array, state: PyTree, rows: PyTree) -> PyTree:
             # Each step of a group overwrites the one before; skipped ones are overwritten by all.
             slot = jnp.where(i < skipped, 0, (i - skipped) // thinning)
-            rows = jax.tree.map(lambda rows, new: rows.at[slot].set(new), rows, self._row(state))
-            return state, rows, _count(tally, state)
+            return jax.tree.map(lambda rows, new: rows.at[slot].set(new), rows, self._row(state))
 
         rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
-        tally = Tally(jnp.int32(0), jnp.int32(0))
         first = strong(state)
         # A kernel that we do not know may take keys apart.
-        carry = unroll_keys(first) if is_traceable(self.kernel) else first, rows, tally
-        last, rows, tally = jax.lax.fori_loop(0, num_steps, body, carry)
+        begin = unroll_keys(first) if is_traceable(self.kernel) else first
+        start = begin, rows, Tally(jnp.int32(0), jnp.int32(0))
+        last, rows, tally = take_steps(kernel, (args, kwargs), num_steps, keep, _count, start)
         return restore_keys(last, first), rows, tally
 
     def _traced_fields(
@@ -283,7 +281,7 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(convert, tree)
 
 
-def _count(tally: Tally, state: PyTree) -> Tally:
+def _count(state: PyTree, tally: Tally) -> Tally:
     energy = getattr(state, "potential_energy", jnp.zeros(()))
     diverging = getattr(state, "diverging", jnp.zeros((), bool))
     return Tally(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numpyro_score._typing import Array
@@ -42,3 +43,16 @@ class Transition(NamedTuple):
     statistic: Array
     carry: dict[str, Any] = {}  # noqa: RUF012
     seen: Any = None
+
+
+class StepParts(NamedTuple):
+    """A step taken apart, for a loop that knows where warm-up ends.
+
+    - **move** - ``state -> (state, transition)``, which leaves what is adapted as it is.
+    - **learn** - ``(i, state, transition) -> state``, adapted by the ``i``-th step.
+    - **num_warmup** - steps from which something is learned.
+    """
+
+    move: Callable[[Any], tuple[Any, Transition]]
+    learn: Callable[[Array, Any, Transition], Any]
+    num_warmup: int

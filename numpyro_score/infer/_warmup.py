@@ -63,6 +63,14 @@ class AdaptState(NamedTuple):
         """
         return self.whitening.covariance()
 
+    def for_each_chain(self, num_chains: int) -> AdaptState:
+        """Return what a pool shares, with a step size for each chain, as ArviZ reads it."""
+        return self._replace(step_size=jnp.broadcast_to(self.step_size, (num_chains,)))
+
+    def shared(self) -> AdaptState:
+        """Return it with one step size for the pool: what depends on it alone is computed once."""
+        return self._replace(step_size=self.step_size[0])
+
 
 class Warmup(NamedTuple):
     """How a group of chains adapts together; a chain on its own is a group of one.

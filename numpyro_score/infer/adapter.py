@@ -134,8 +134,12 @@ class BlackJAXKernel(MCMCKernel):
 
     def sample(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return the state after one step of each chain in ``state``."""
+        return self._advance(state, self._stepped_on(model_args, model_kwargs))
+
+    def _stepped_on(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
+        """Return the potential that steps are taken on."""
         # Built here, not in `init`: under jit_model_args=True each data set has its own.
-        return self._advance(state, self._initialized().potential_fn(model_args, model_kwargs))
+        return self._initialized().potential_fn(model_args, model_kwargs)
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return the map from unconstrained to constrained values and deterministic sites."""

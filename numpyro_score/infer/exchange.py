@@ -186,17 +186,14 @@ class Exchange(PreconditionedKernel):
         assert self._model is not None, "__init__"
         return Auxiliary(self._model, model_args, model_kwargs or {}, self._sites, self._samplers)
 
-    def sample(
-        self, state: MetropolisState, model_args: tuple, model_kwargs: dict[str, Any] | None
-    ) -> MetropolisState:
-        """Return the state after one step of each chain in ``state``."""
+    def _stepped_on(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> ExchangeTarget:
+        """Return the potential without log Z of the sites whose Z is not known."""
         target = self._initialized()
-        without_normalizer = ExchangeTarget(
+        return ExchangeTarget(
             target.potential_fn(model_args, model_kwargs),
             target.constrain_fn(model_args, model_kwargs),
             self._auxiliary(model_args, model_kwargs),
         )
-        return self._advance(state, without_normalizer)
 
     def _step(self, state: Any, potential_fn: Any, in_warmup: Array) -> tuple[Any, Transition]:
         rng_key, draw_key = jax.random.split(state.rng_key)

@@ -23,7 +23,7 @@ from numpyro_score.infer._arguments import check_tuning, initial_whitening
 from numpyro_score.infer._keys import split_key
 from numpyro_score.infer._paths import choose_path
 from numpyro_score.infer._schedule import build_schedule, check_window
-from numpyro_score.infer._transition import Origin, Transition
+from numpyro_score.infer._transition import Origin, StepParts, Transition
 from numpyro_score.infer._warmup import AdaptState, Warmup, build_warmup
 from numpyro_score.infer.adapter import BlackJAXKernel
 
@@ -156,7 +156,7 @@ class PreconditionedKernel(BlackJAXKernel):
     def _initial_adaptation(self, whitening: Any, z: Array) -> AdaptState:
         init = self._build_warmup().init
         if self._pooled:
-            return _for_each_chain(init(whitening, z), len(z))
+            return init(whitening, z).for_each_chain(len(z))
         if z.ndim == 1:
             return init(whitening, z[None])
         return jax.vmap(lambda z: init(whitening, z[None]))(z)
@@ -182,15 +182,21 @@ class PreconditionedKernel(BlackJAXKernel):
 
     # -- one step ----------------------------------------------------------------------------
 
-    def _advance(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
-        if not self._pooled:
-            return self._take(state, potential_fn)
-        # One number for all chains: whatever depends on it alone is computed once.
-        shared = state.adapt_state._replace(step_size=state.adapt_state.step_size[0])
-        new = self._take(state._replace(adapt_state=shared), potential_fn)
-        return new._replace(adapt_state=_for_each_chain(new.adapt_state, len(new.score)))
+    def parts(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> StepParts:
+        """Return :meth:`sample` taken apart."""
+        potential_fn = self._stepped_on(model_args, model_kwargs)
+        num_warmup = self._num_warmup if self._adapts else 0
+        return StepParts(lambda state: self._move(state, potential_fn), self._learn, num_warmup)
 
-    def _take(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
+    def _advance(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
+        i = state.i
+        state, transition = self._move(state, potential_fn)
+        if self._num_warmup == 0 or not self._adapts:
+            return state
+        return self._learn(i, state, transition)
+
+    def _move(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> tuple[Any, Transition]:
+        """Return the state after a step from which nothing is learned, and the step."""
         in_warmup = state.i < self._num_warmup
 
         def step(state: Any) -> tuple[Any, Transition]:
@@ -199,18 +205,22 @@ class PreconditionedKernel(BlackJAXKernel):
         if not is_prng_key(state.rng_key):
             axes = self._axes()
             step = jax.vmap(step, in_axes=(axes,), out_axes=(axes, 0))
-        new, transition = step(state)
-        if self._num_warmup == 0 or not self._adapts:
-            return new
+        adapt_state = state.adapt_state.shared() if self._pooled else state.adapt_state
+        new, transition = step(state._replace(adapt_state=adapt_state))
+        # As it came: what a loop does not change, the compiler computes once.
+        return new._replace(adapt_state=state.adapt_state), transition
+
+    def _learn(self, i: Array, state: Any, transition: Transition) -> Any:
+        """Return the state, adapted by its ``i``-th step where that belongs to the warm-up."""
         adapt_state, score = jax.lax.cond(
-            in_warmup,
-            lambda *args: self._adapt(state.i, *args),
+            i < self._num_warmup,
+            lambda *args: self._adapt(i, *args),
             lambda *args: args[:2],
-            new.adapt_state,
-            new.score,
+            state.adapt_state,
+            state.score,
             transition,
         )
-        return new._replace(adapt_state=adapt_state, score=score)
+        return state._replace(adapt_state=adapt_state, score=score)
 
     def _step(
         self, state: Any, potential_fn: Callable[[PyTree], Array], in_warmup: Array
@@ -259,7 +269,8 @@ class PreconditionedKernel(BlackJAXKernel):
             return adapt_state, score[0]
 
         if self._pooled:
-            return adapt_together(adapt_state, seen)
+            adapt_state, score = adapt_together(adapt_state.shared(), seen)
+            return adapt_state.for_each_chain(len(score)), score
         if score.ndim == 1:
             return adapt_alone(adapt_state, seen)
         return jax.vmap(adapt_alone)(adapt_state, seen)
@@ -278,11 +289,6 @@ class PreconditionedKernel(BlackJAXKernel):
         if self._max_rank is not None:
             metric = f"metric of rank {self._max_rank}"
         return [metric, "pooled"] if self._pooled else [metric]
-
-
-def _for_each_chain(adapt_state: AdaptState, num_chains: int) -> AdaptState:
-    """Return what a pool shares, with a step size for each chain, as ArviZ reads it."""
-    return adapt_state._replace(step_size=jnp.broadcast_to(adapt_state.step_size, (num_chains,)))
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import pytest
 from jax import random
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from numpyro_score.infer._step_loop import take_steps
 from tests.cases import KERNELS
 from tests.infer.model import CASES, Y, model
 
@@ -36,10 +37,10 @@ def count_products(jaxpr, skip=()):
     return sum(any(v.aval.ndim > 1 for v in eqn.invars) for eqn in products)
 
 
-def traced_step(name, size=4, **options):
+def traced_step(name, size=4, num_warmup=100, **options):
     """Jaxpr of one step on a potential whose gradient is one ``cosh``, its value one ``sinh``."""
     kernel = KERNELS[name].make(potential_fn=lambda z: jnp.sinh(z).sum(), **options)
-    state = kernel.init(random.key(0), 100, jnp.zeros(size), (), {})
+    state = kernel.init(random.key(0), num_warmup, jnp.zeros(size), (), {})
     return jax.make_jaxpr(lambda state: kernel.sample(state, (), {}))(state)
 
 
@@ -69,3 +70,19 @@ def test_the_counter_has_no_axis_so_that_branches_stay_branches(name):
     jaxpr = jax.make_jaxpr(lambda state: kernel.sample(state, (Y,), {}))(state)
     num_branches = count(jaxpr, "cond")
     assert num_branches >= 1
+
+
+@pytest.mark.parametrize("name", ["mala", "ghmc", "hmc"])
+def test_after_warmup_no_step_asks_whether_it_is_over(name):
+    kernel = KERNELS[name].make(potential_fn=lambda z: jnp.sinh(z).sum())
+    state = kernel.init(random.key(0), 100, jnp.zeros(4), (), {})
+
+    def chunk(state, num_steps):
+        keep, count = (lambda i, state, rows: rows), (lambda state, tally: tally)
+        return take_steps(kernel, ((), {}), num_steps, keep, count, (state, (), ()))
+
+    loops = [e for e in equations(jax.make_jaxpr(chunk)(state, 7)) if e.primitive.name == "while"]
+    outer, inner = (loop.params["body_jaxpr"] for loop in loops[:2])
+    assert count(inner, "cosh") == KERNELS[name].gradients
+    tests = count(traced_step(name, num_warmup=0), "cond")  # Metropolis
+    assert count(inner, "cond") == tests < count(outer, "cond")

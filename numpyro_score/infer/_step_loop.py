@@ -1,0 +1,88 @@
+"""The loop over the steps of a chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.infer.mcmc import MCMCKernel
+
+from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._transition import StepParts
+from numpyro_score.infer.adapter import BlackJAXKernel
+from numpyro_score.infer.preconditioned import PreconditionedKernel
+
+# (i, state, rows) -> rows, where the state after step i is kept.
+Keep = Callable[[Array, Any, PyTree], PyTree]
+# (state, tally) -> tally.
+Count = Callable[[Any, PyTree], PyTree]
+
+
+def take_steps(
+    kernel: MCMCKernel,
+    arguments: tuple[tuple, dict[str, Any]],
+    num_steps: Array,
+    keep: Keep,
+    count: Count,
+    start: tuple[Any, PyTree, PyTree],
+) -> tuple[Any, PyTree, PyTree]:
+    """Take ``num_steps`` steps of an initialized kernel.
+
+    :param arguments: of the model, positional ones and those by name.
+    :param start: the state, rows to keep draws in, and the tally.
+    :return: the three of them after the last step.
+    """
+    parts = _parts(kernel, *arguments)
+    if parts is not None:
+        return _take_apart(parts, num_steps, keep, count, start)
+
+    def body(i: Array, carry: Any) -> Any:
+        state, rows, tally = carry
+        state = kernel.sample(state, *arguments)
+        return state, keep(i, state, rows), count(state, tally)
+
+    return jax.lax.fori_loop(0, num_steps, body, start)
+
+
+def _parts(kernel: MCMCKernel, args: tuple, kwargs: dict[str, Any]) -> StepParts | None:
+    # Somebody's own `sample` is called, whatever it inherits from.
+    ours = getattr(kernel.sample, "__func__", None) is BlackJAXKernel.sample
+    return kernel.parts(args, kwargs) if ours and isinstance(kernel, PreconditionedKernel) else None
+
+
+def _take_apart(
+    parts: StepParts,
+    num_steps: Array,
+    keep: Keep,
+    count: Count,
+    start: tuple[Any, PyTree, PyTree],
+) -> tuple[Any, PyTree, PyTree]:
+    """Take groups of steps from which nothing is learned; a group of warm-up is one step.
+
+    After warm-up there is one group: within it the metric is a constant of the loop, and no step
+    asks whether it belongs to the warm-up, which costs up to as much as a step of a cheap model.
+    """
+
+    def step(i: Array, carry: Any) -> Any:
+        state, _, rows, tally = carry
+        state, transition = parts.move(state)
+        return state, transition, keep(i, state, rows), count(state, tally)
+
+    def group(carry: Any) -> Any:
+        first, (state, *rest) = carry
+        i = state.i
+        end = jnp.where(i < parts.num_warmup, first + 1, num_steps)
+        state, transition, rows, tally = jax.lax.fori_loop(first, end, step, (state, *rest))
+        if parts.num_warmup:
+            state = parts.learn(i, state, transition)
+            rows = keep(end - 1, state, rows)
+        return end, (state, transition, rows, tally)
+
+    state, rows, tally = start
+    shapes = jax.eval_shape(parts.move, state)[1]
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    carry = jnp.zeros_like(num_steps), (state, nothing, rows, tally)
+    _, (state, _, rows, tally) = jax.lax.while_loop(lambda c: c[0] < num_steps, group, carry)
+    return state, rows, tally
