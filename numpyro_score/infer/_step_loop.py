@@ -64,10 +64,11 @@ def _take_apart(
     After warm-up there is one group: within it the metric is a constant of the loop, and no step
     asks whether it belongs to the warm-up, which costs up to as much as a step of a cheap model.
     """
+    move = jax.jit(parts.move)  # traced once, though it is asked for twice
 
     def step(i: Array, carry: Any) -> Any:
         state, _, rows, tally = carry
-        state, transition = parts.move(state)
+        state, transition = move(state)
         return state, transition, keep(i, state, rows), count(state, tally)
 
     def group(carry: Any) -> Any:
@@ -81,7 +82,7 @@ def _take_apart(
         return end, (state, transition, rows, tally)
 
     state, rows, tally = start
-    shapes = jax.eval_shape(parts.move, state)[1]
+    shapes = jax.eval_shape(move, state)[1]
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     carry = jnp.zeros_like(num_steps), (state, nothing, rows, tally)
     _, (state, _, rows, tally) = jax.lax.while_loop(lambda c: c[0] < num_steps, group, carry)
