@@ -12,6 +12,7 @@ from numpyro import handlers
 from numpyro.infer.util import constrain_fn, log_density, potential_energy, unconstrain_fn
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.distributions._parts import unnormalized_parts
 from numpyro_score.distributions.product import drawn_together
 from numpyro_score.infer._levels import LEVEL, Level, LevelledModel, latent_diffusions
 from numpyro_score.infer.model_checks import (
@@ -32,6 +33,7 @@ class ParticleTarget:
     - **latent**, **observed** - names of its sites.
     - **diffusions** - the latent sites whose prior can be had with more noise.
     - **together** - the latent sites whose draws come from one population.
+    - **unnormalized** - the observed sites whose density is known up to Z.
     """
 
     model: Callable[..., Any]
@@ -41,6 +43,7 @@ class ParticleTarget:
     observed: tuple[str, ...]
     diffusions: tuple[str, ...]
     together: tuple[str, ...] = ()
+    unnormalized: tuple[str, ...] = ()
 
     def draw(self, rng_key: Array, known: PyTree | None = None) -> PyTree:
         """Return a draw from the prior.
@@ -123,6 +126,11 @@ def particle_target(
             name
             for name, site in sites.items()
             if not site["is_observed"] and drawn_together(site["fn"])
+        ),
+        tuple(
+            name
+            for name, site in sites.items()
+            if site["is_observed"] and unnormalized_parts(site["fn"])
         ),
     )
     try:

@@ -17,16 +17,10 @@ from numpyro_score.infer._capacity import rows_that_fit
 from numpyro_score.infer._fresh_kernel import fresh, is_traceable
 from numpyro_score.infer._keys import as_data
 from numpyro_score.infer._run_arguments import RunArguments
-from numpyro_score.infer._step_loop import take_steps
+from numpyro_score.infer._step_loop import Tally, take_steps
+from numpyro_score.infer.adapter import BlackJAXKernel
 
 _BLOCK = 256
-
-
-class Tally(NamedTuple):
-    """What went wrong in a chunk, counted over its steps and chains."""
-
-    non_finite: Array
-    divergent: Array
 
 
 class Collected(NamedTuple):
@@ -77,6 +71,7 @@ class Programs:
         self._arguments = arguments
         self.traced = traced
         self._start = jax.jit(self._traced_start)
+        self._refresh = jax.jit(self._traced_refresh)
         self._chunk = jax.jit(self._traced_chunk)
         self._postprocess = jax.jit(self._traced_fields)
         self._bound: MCMCKernel | None = None
@@ -98,6 +93,12 @@ class Programs:
         if self._bound is None:
             self._bound = kernel
         return strong(state)
+
+    def refresh(self, state: PyTree, arguments: RunArguments) -> PyTree:
+        """Return a state of other data with the potential of these, where the kernel can tell."""
+        if not isinstance(self.kernel, BlackJAXKernel):
+            return state
+        return self._refresh(state, arguments.arrays if self.traced else [])
 
     def prepare(self, state: PyTree, rng_key: Array, arguments: RunArguments) -> None:
         """See to it that there is a kernel to trace with, for a run that goes on from a state."""
@@ -178,12 +179,19 @@ class Programs:
             kernel.init(rng_key, self._num_warmup, init_params, args, kwargs)
         return kernel, args, kwargs
 
+    def _traced_refresh(self, state: PyTree, arrays: list[Array]) -> PyTree:
+        kernel, args, kwargs = self._bind(self._row(state)[0], arrays)
+        assert isinstance(kernel, BlackJAXKernel), "refresh"
+        return strong(kernel.refresh(state, args, kwargs))
+
     def _start_of(self, state: PyTree) -> PyTree:
         draw = nested_attrgetter(self._collected.fields[0])(state)
         return draw if getattr(self.kernel, "model", None) is None else None
 
     def _row(self, state: PyTree) -> tuple[PyTree, ...]:
         fields = self._collected.fields
+        if self._num_lanes is not None and isinstance(self.kernel, BlackJAXKernel):
+            state = self.kernel.by_chain(state, self._num_lanes)
         return tuple(jax.tree.map(as_data, nested_attrgetter(name)(state)) for name in fields)
 
     def _traced_chunk(
@@ -202,8 +210,7 @@ class Programs:
         first = strong(state)
         # A kernel that we do not know may take keys apart.
         begin = unroll_keys(first) if is_traceable(self.kernel) else first
-        start = begin, rows, Tally(jnp.int32(0), jnp.int32(0))
-        last, rows, tally = take_steps(kernel, (args, kwargs), num_steps, keep, _count, start)
+        last, rows, tally = take_steps(kernel, (args, kwargs), num_steps, keep, (begin, rows))
         return restore_keys(last, first), rows, tally
 
     def _traced_fields(
@@ -281,15 +288,6 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(convert, tree)
 
 
-def _count(state: PyTree, tally: Tally) -> Tally:
-    energy = getattr(state, "potential_energy", jnp.zeros(()))
-    diverging = getattr(state, "diverging", jnp.zeros((), bool))
-    return Tally(
-        tally.non_finite + jnp.sum(~jnp.isfinite(energy), dtype=jnp.int32),
-        tally.divergent + jnp.sum(diverging, dtype=jnp.int32),
-    )
-
-
 def _finite_start(state: PyTree) -> bool:
-    energy = getattr(state, "potential_energy", None)
-    return energy is None or bool(jnp.isfinite(energy).all())
+    values = [getattr(state, name, None) for name in ("potential_energy", "score", "z_grad")]
+    return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(values))

@@ -13,9 +13,15 @@ from numpyro_score._array_file import digest_arrays
 from numpyro_score._checks import is_concrete
 from numpyro_score._typing import Array, PyTree
 
+# A range of fewer steps of float32 than that is computed with in float64, where NumPy does.
+_COARSE = 1e-5
+
 
 class RunArguments:
     """``(args, kwargs)`` of one run.
+
+    Arrays are traced, but for those of NumPy that JAX's precision does not hold: these are
+    constants, from which the model computes in their own precision, as under NumPyro.
 
     :param args: positional arguments of the model.
     :param kwargs: keyword arguments of the model.
@@ -40,26 +46,42 @@ class RunArguments:
     def key(self) -> Hashable:
         """Return what a program depends on that takes the arrays as arguments.
 
-        :raises TypeError: where an argument has parts that cannot be compared.
+        :raises TypeError: where an argument has parts that cannot be compared, or that may have
+            been changed in place since they were.
         """
-        shapes = tuple((x.shape, x.dtype, x.weak_type) for x in self.arrays)
+        shapes = tuple((x.shape, x.dtype, _is_weak(x)) for x in self.arrays)
         key = (self._structure, tuple(map(_rest_key, self._rest)), shapes)
         hash(key)
         return key
 
     def digest(self) -> str:
         """Return a hash of the contents of the arrays and of the other leaves."""
-        rest = [_stable(leaf) for leaf in self._rest]
-        text = [np.frombuffer(part.encode(), np.uint8) for part in rest]
-        return digest_arrays([*self.arrays, *text])
+        return digest_arrays([*self.arrays, *map(_contents, self._rest)])
+
+    def same_data(self, other: RunArguments) -> bool:
+        """Whether the contents of all arguments are those of ``other``."""
+        return self.digest() == other.digest()
 
 
 def _rest_key(leaf: Any) -> Hashable:
-    try:
-        hash(leaf)
-    except TypeError:
-        return id(leaf)
+    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+        return np.ndarray, leaf.dtype.str, leaf.shape, digest_arrays([leaf])
+    hash(leaf)
+    # What is equal to nothing but itself is equal to itself when its contents have changed.
+    by_identity = type(leaf).__hash__ is object.__hash__ and hasattr(leaf, "__dict__")
+    if by_identity and not callable(leaf):
+        raise TypeError(f"{type(leaf).__name__} is compared by identity alone.")
     return type(leaf), leaf  # 1, 1.0 and True are equal
+
+
+def _contents(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+        return leaf
+    return np.frombuffer(_stable(leaf).encode(), np.uint8)
+
+
+def _is_weak(x: Array) -> bool:
+    return getattr(x, "weak_type", False)  # random keys have none
 
 
 def _stable(leaf: Any) -> str:
@@ -74,7 +96,33 @@ def _is_array(leaf: Any) -> bool:
         return True
     if not isinstance(leaf, np.ndarray):
         return False
-    return leaf.dtype.kind in "biufc" or leaf.dtype == jnp.bfloat16
+    return leaf.dtype == jnp.bfloat16 or (leaf.dtype.kind in "biufc" and not _loses(leaf))
+
+
+def _loses(x: np.ndarray) -> bool:
+    """Whether JAX's precision takes from an array what a model may have taken from it by NumPy.
+
+    Dates in seconds or places in metres lie far from zero: their differences are gone in float32.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    if dtype == x.dtype or not x.size:
+        return False
+    if x.dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        return bool(x.min() < bounds.min or x.max() > bounds.max)
+    if x.dtype.kind == "c":
+        return _loses(x.real) or _loses(x.imag)
+    axes = {0, x.ndim - 1} if x.ndim else set()
+    return any(_is_coarse(x, dtype, axis) for axis in axes)
+
+
+def _is_coarse(x: np.ndarray, dtype: np.dtype, axis: int) -> bool:
+    least, most = x.min(axis), x.max(axis)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gap = np.spacing(np.maximum(-least, most).astype(dtype)).astype(x.dtype)
+        spread = most - least
+        # NaN and infinity have no gaps.
+        return bool(np.any((spread > 0) & (gap > _COARSE * spread)))
 
 
 def under_transform(*trees: PyTree) -> bool:

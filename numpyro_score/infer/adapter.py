@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import identity, is_prng_key
@@ -131,6 +132,13 @@ class BlackJAXKernel(MCMCKernel):
     def _axes(self) -> Any:
         """Axes of a batch of chains. The counter has none: a batched branch runs both its sides."""
         return self.state_cls(**dict.fromkeys(self.state_cls._fields, 0) | {"i": None})
+
+    def by_chain(self, state: Any, num_chains: int) -> Any:
+        """Return the state of a batch of chains with what they share repeated for each of them."""
+        repeat = lambda x: jnp.broadcast_to(x, (num_chains, *jnp.shape(x)))  # noqa: E731
+        shared = [name for name, axis in self._axes()._asdict().items() if axis is None]
+        fields = {name: jax.tree.map(repeat, getattr(state, name)) for name in shared}
+        return state._replace(**fields)
 
     def sample(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """Return the state after one step of each chain in ``state``."""

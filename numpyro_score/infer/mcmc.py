@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import find_stack_level, is_prng_key, nested_attrgetter
 
-from numpyro_score._array_file import key_digest
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._device_draws import DeviceDraws, on_accelerator
 from numpyro_score.infer._draws import Draws
-from numpyro_score.infer._kernel_options import kernel_options
+from numpyro_score.infer._fingerprint import fingerprint
 from numpyro_score.infer._netcdf import check_netcdf, variables_of
 from numpyro_score.infer._program_cache import ProgramCache, Start
 from numpyro_score.infer._programs import Collected, Programs, Setting, strong
 from numpyro_score.infer._progress import Bar, Pace
+from numpyro_score.infer._resume import other_data, warn_of_warmup
 from numpyro_score.infer._run_arguments import RunArguments, check_chains, under_transform
 from numpyro_score.infer._sampling import Sampling, part_states, stack_states
 from numpyro_score.infer._store import Store
@@ -39,7 +39,10 @@ class MCMC(HostMCMC):
     - It compiles once. Another number of draws, another key, and other data of the same shapes run
       the same code; whatever array is an argument of the model is an argument of the program.
       A model that looks into its arguments (``int(y.max())``), and a kernel that we do not know,
-      are compiled for each data set, as NumPyro does; draws are right in either case.
+      are compiled for each data set, as NumPyro does; draws are right in either case. So are NumPy
+      arrays whose differences float32 does not hold, dates in seconds for one. Arguments that are
+      no arrays are taken for the same where they are equal; a model, a function or a class that
+      was changed in place is not noticed.
     - Draws are post-processed if they are kept: not in warm-up, and not where thinning drops them.
     - On a CPU it draws threefry's numbers, JAX's default, by a form of the same cipher that takes a
       fraction of the time. Where the model is cheap a step takes half as long, or less.
@@ -174,6 +177,7 @@ class MCMC(HostMCMC):
         init_params: PyTree,
     ) -> None:
         self._interrupted = False
+        before = self._remembered_arguments()
         self._remember_arguments(arguments.args, arguments.kwargs)
         if not isinstance(extra_fields, (tuple, list)):
             raise TypeError(f"extra_fields must be a tuple of names, got {extra_fields!r}.")
@@ -181,11 +185,14 @@ class MCMC(HostMCMC):
         check_chains(init_params, self.num_chains)
         keys = self._keys(rng_key)
         if self.post_warmup_state is not None:
+            warn_of_warmup(self.post_warmup_state, self.num_warmup)
             self._plan_sampling()
         plan = self._plan()
         names, removed = self._fields(tuple(extra_fields))
         collected = Collected(names, removed, self.postprocess_fn)
         programs, states = self._start(keys, init_params, arguments, collected)
+        if self.post_warmup_state is not None and other_data(before, arguments):
+            states = [programs.refresh(state, arguments) for state in states]
         sink: Draws | DeviceDraws | Store
         if self.checkpoint is not None:
             sink = self._open_store(plan, collected, keys, arguments, programs, states)
@@ -228,26 +235,12 @@ class MCMC(HostMCMC):
         assert self.checkpoint is not None
         outputs = programs.outputs(states[0], arguments)
         variables = variables_of(outputs, collected.fields[0])
-        fingerprint = {
-            "kernel": kernel_options(self.sampler),
-            "bias": getattr(self.sampler, "bias", ""),
-            "num_warmup": self.num_warmup,
-            "num_samples": self.num_samples,
-            "num_steps": plan.num_steps,
-            "num_kept": plan.num_kept,
-            "thinning": self.thinning,
-            "num_chains": self.num_chains,
-            "chain_method": "vectorized" if self._batched else "sequential",
-            "begins": "with warm-up" if self.post_warmup_state is None else "at a state",
-            "rng_key": key_digest(keys),
-            "data": arguments.digest()[:16],
-            "draws": [f"{v.group}/{v.name}: {v.dtype}{list(v.shape)}" for v in variables],
-        }
+        run = fingerprint(self, plan, keys, arguments, variables)
         directory = self.checkpoint
         if plan.num_warmup == plan.num_steps:
             directory = os.path.join(directory, "warmup")
         every_chunk = self.chunk_size is not None
-        return Store(directory, fingerprint, variables, states, every_chunk=every_chunk)
+        return Store(directory, run, variables, states, every_chunk=every_chunk)
 
     @property
     def _batched(self) -> bool:
@@ -255,8 +248,15 @@ class MCMC(HostMCMC):
 
     def _keys(self, rng_key: Array) -> Array:
         """Return one key, or the keys of all chains."""
-        if self.num_chains > 1 and is_prng_key(rng_key):
+        if self.num_chains == 1:
+            return rng_key
+        if is_prng_key(rng_key):
             return jax.random.split(rng_key, self.num_chains)
+        if len(rng_key) != self.num_chains:
+            raise ValueError(
+                f"rng_key must be one key, or one for each of {self.num_chains} chains; got "
+                f"{len(rng_key)}."
+            )
         return rng_key
 
     def _start(

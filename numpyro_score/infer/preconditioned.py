@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from numpyro.infer import init_to_uniform
-from numpyro.util import is_prng_key
+from numpyro.util import identity, is_prng_key
 
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_tuning, initial_whitening
@@ -128,7 +128,7 @@ class PreconditionedKernel(BlackJAXKernel):
 
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:
         several = not is_prng_key(rng_key)
-        vmap = jax.vmap if several else _as_it_is
+        vmap = jax.vmap if several else identity
         fields, gradient = vmap(lambda z: self._path.evaluate(potential_fn, z))(z)
         energy = fields["potential_energy"]
         flat = vmap(lambda z: ravel_pytree(z)[0])(z)
@@ -175,6 +175,12 @@ class PreconditionedKernel(BlackJAXKernel):
     def _axes(self) -> Any:
         axes = super()._axes()
         return axes._replace(adapt_state=None) if self._pooled else axes
+
+    def by_chain(self, state: Any, num_chains: int) -> Any:
+        """Return the state of a batch of chains with what they share repeated for each of them."""
+        if self._pooled:
+            state = state._replace(adapt_state=state.adapt_state.shared())
+        return super().by_chain(state, num_chains)
 
     @property
     def _adapts(self) -> bool:
@@ -289,7 +295,3 @@ class PreconditionedKernel(BlackJAXKernel):
         if self._max_rank is not None:
             metric = f"metric of rank {self._max_rank}"
         return [metric, "pooled"] if self._pooled else [metric]
-
-
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.smc import adaptive_tempered, resampling
+from numpyro.util import find_stack_level
 from tqdm import tqdm
 
 from numpyro_score._typing import Array, PyTree
@@ -119,7 +121,10 @@ class TemperedSMC(ParticleInference):
 
     @property
     def log_evidence(self) -> float:
-        """The log of the mean over runs of their estimates of p(y), each without bias."""
+        """The log of the mean over runs of their estimates of p(y), each without bias.
+
+        It lacks log Z of observed sites that are unnormalized, of which ``run`` warns.
+        """
         return float(_log_mean(np.asarray(self.stages.log_evidence, float).sum(1)))
 
     @property
@@ -132,6 +137,7 @@ class TemperedSMC(ParticleInference):
         return float(relative.std(ddof=1) / np.sqrt(len(logs)))
 
     def _draw(self, rng_key: Array, target: ParticleTarget) -> tuple[PyTree, dict[str, Any]]:
+        _warn_of_unnormalized(target.unnormalized)
         prior_key, stage_key = jax.random.split(rng_key)
         z = self._draw_prior(prior_key, target)
         _refuse_impossible(jax.jit(jax.vmap(jax.vmap(target.log_likelihood)))(z))
@@ -208,6 +214,16 @@ class TemperedSMC(ParticleInference):
 
 def _log_mean(logs: np.ndarray) -> float:
     return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
+
+
+def _warn_of_unnormalized(sites: tuple[str, ...]) -> None:
+    if sites:
+        warnings.warn(
+            f"log_evidence lacks log Z of the unnormalized {', '.join(map(repr, sites))}: compare "
+            "it only among models that share this density, or give the distribution its "
+            "log_normalizer (see estimate_log_normalizer). The draws are right.",
+            stacklevel=find_stack_level(),
+        )
 
 
 def _refuse_impossible(log_likelihood: Array) -> None:
