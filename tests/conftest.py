@@ -8,8 +8,7 @@ import jax
 import pytest
 
 # Nearly all the time of the tests is XLA's, on programs that run for milliseconds: these flags take
-# two thirds of it away. (JAX's cache of compiled programs would spare the next run most of the
-# rest; two workers that share one abort.)
+# two thirds of it away.
 _FLAGS = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
@@ -30,6 +29,14 @@ def _is_known(flag: str) -> bool:
 # Here, before any worker starts: they inherit it.
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = " ".join(flag for flag in _FLAGS if _is_known(flag))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _find_programs_again(tmp_path_factory):
+    """Much that is compiled has been before: a quarter of the time. Workers that share it abort."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)
