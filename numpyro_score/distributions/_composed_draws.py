@@ -17,7 +17,7 @@ from numpyro_score._typing import Array, Shape
 from numpyro_score.distributions._composed import log_prob_of
 from numpyro_score.distributions.diffusion import DiffusionDistribution
 from numpyro_score.samplers import AnnealedParticles, composed_diffusion
-from numpyro_score.samplers.composed_diffusion import tell_few
+from numpyro_score.samplers._effective import tell_few
 
 if TYPE_CHECKING:
     from numpyro_score.distributions.product import Product
@@ -56,8 +56,9 @@ def draw_composed(
         lost = ~np.isfinite(draws).reshape(-1, prod(product.event_shape)).all(1)
         if lost.any():
             raise FloatingPointError(
-                f"{lost.mean():.1%} of the draws are not finite: a score is NaN or too large on "
-                "the way. numpyro_score.samplers.composed_diffusion tells at which noise level."
+                f"{lost.mean():.1%} of the draws are not finite: on the way a score is NaN or "
+                "too large, or a factor that is no diffusion is NaN, or -inf at all particles. "
+                "numpyro_score.samplers.composed_diffusion tells at which noise level."
             )
         tell_few(np.asarray(ess), size)
     return draws

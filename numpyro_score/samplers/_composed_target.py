@@ -40,6 +40,20 @@ class ComposedTarget:
             precision, pull = precision + part, pull + part * normal.mean / unit
         return pull / precision, 1 / precision
 
+    def raised_factor(self, x: Array, power: Array) -> Array:
+        """Return ``power`` times the log factor of one event, and 0 for no power at all."""
+        if self.log_factor is None:
+            return jnp.zeros(())
+        # A factor may be -inf, and 0 times infinity is no number, nor is 0 times the derivative
+        # there: at power 0 neither x nor what was made of it is heard.
+        x = jnp.where(power > 0, x, jax.lax.stop_gradient(x))
+        return jnp.where(power > 0, power * self.log_factor(x), 0.0)
+
+    def allowed(self, x: Array, power: Array) -> Array:
+        """Return 0 where the raised factor of one event is finite, else what it is."""
+        value = self.raised_factor(x, power)
+        return jnp.where(jnp.isfinite(value), 0.0, value)
+
     def local(self, x: Array, level: Array, power: Array) -> Callable[[Array], Array]:
         """Return the log density around ``x``, where it is 0, at a noise level.
 
@@ -55,8 +69,7 @@ class ComposedTarget:
                 for weight, part, energy in zip(self.weights, parts, is_energy, strict=True)
                 if energy
             ]
-            values += [] if self.log_factor is None else [power * self.log_factor(z)]
-            return sum(values, jnp.zeros(()))
+            return sum(values, self.raised_factor(z, power))
 
         def field(z: Array) -> Array:
             return sum(
@@ -87,7 +100,7 @@ class ComposedTarget:
 
         :param power: by how much the power of what has no noise grows.
         """
-        ratio = jnp.zeros(()) if self.log_factor is None else power * self.log_factor(x)
+        ratio = self.raised_factor(x, power)
         for weight, network in zip(self.weights, self.networks, strict=True):
             score = score_fn(network, self.event_shape)
             between = BetweenNoise(score, lower, upper, self.sde, self.num_nodes, self.exact)

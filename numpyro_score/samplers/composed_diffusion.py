@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,12 +19,12 @@ from numpyro_score._typing import Array, PyTree, Shape
 from numpyro_score.networks import as_network
 from numpyro_score.samplers._composed_target import ComposedTarget
 from numpyro_score.samplers._diffusion import Times, walk_and_remember
+from numpyro_score.samplers._effective import tell_few
 from numpyro_score.samplers.flow_density import Divergence
 from numpyro_score.sde import SDE
 from numpyro_score.sde.base import check_sde
 
 _TARGET_ACCEPT_PROB, _GAIN = 0.574, 0.5
-_FEW = 0.05
 _EXACT_UP_TO = 64
 
 
@@ -121,6 +120,7 @@ def composed_diffusion(
     :param num_particles: particles, and draws.
     :param weights: :math:`w_i`; 1 by default.
     :param log_factor: log L of one event, of anything that has no noise levels; weighed in evenly.
+        It may be -inf, where L is 0.
     :param data_scales: standard deviations of the data of each network, for the start; 1 by
         default.
     :param num_levels: K.
@@ -133,7 +133,8 @@ def composed_diffusion(
     :param progress_bar: show the levels.
     :return: :class:`ComposedDraws`. A warning tells where less than a twentieth of the particles
         was effective.
-    :raises FloatingPointError: the score was not finite somewhere; not under ``jit``.
+    :raises FloatingPointError: the score was not finite somewhere, or ``log_factor`` NaN, or -inf
+        at all particles; under ``jit`` draws are NaN.
     :raises ValueError: numbers out of range, or weights whose product of normals is none.
 
     >>> import jax, jax.numpy as jnp
@@ -194,6 +195,8 @@ def composed_diffusion(
     )
     if is_concrete(memory.ess):
         tell_few(np.asarray(memory.ess), num_particles)
+    # Under jit nothing can be raised: copies of one particle would pass for draws.
+    x = jnp.where(jnp.isnan(memory.ess).any(), jnp.nan, x)
     return ComposedDraws(
         jax.random.permutation(order_key, x), memory.ess, memory.accept_prob, levels
     )
@@ -237,9 +240,15 @@ class _Anneal:
             growth = jnp.where(i == 0, 0.0, 1 / self.num_levels)
             ratio = jax.vmap(self.target.log_ratio, (0, None, None, None))
             log_weights = log_weights + ratio(x, times.next, times.now, growth)
+        else:
+            log_weights = jax.vmap(self.target.allowed, (0, None))(x, power)
         shares = jax.nn.softmax(log_weights)
         ess = 1 / jnp.sum(shares**2)
-        few = (ess < len(x) / 2) | (i == self.num_levels)
+        # A particle without density, where a factor is 0, accepts no move and spoils the step size:
+        # it makes way at once.
+        few = (ess < len(x) / 2) | jnp.any(log_weights == -jnp.inf) | (i == self.num_levels)
+        # Weights that are no numbers choose nothing; they stay, and are told in the end.
+        few &= ~jnp.isnan(ess)
         chosen = resampling.systematic(resample_key, shares, len(x))
         x = jnp.where(few, x[chosen], x)
         log_weights = jnp.where(few, 0.0, log_weights)
@@ -284,14 +293,3 @@ class _Anneal:
         finite = jnp.isfinite(last).reshape(len(x), -1).all(1)
         x = jnp.where(finite.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.nan)
         return x, log_step_size, jnp.mean(accept_prob)
-
-
-def tell_few(ess: np.ndarray, num_particles: int) -> None:
-    """Warn where few particles were effective."""
-    if ess.min() < _FEW * num_particles:
-        warnings.warn(
-            f"only {ess.min():.0f} of {num_particles} particles were effective after reweighting "
-            "to one of the noise levels: draws descend from these few, and the weights of modes "
-            "are as uncertain. Raise num_levels or num_particles.",
-            stacklevel=3,
-        )

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from numpyro_score.distributions import DiffusionDistribution, EnergyDistribution, Product
 from numpyro_score.networks import score_fn
-from numpyro_score.samplers import composed_diffusion, reverse_sde
+from numpyro_score.samplers import AnnealedParticles, composed_diffusion, reverse_sde
 from numpyro_score.sde import VE, VP
 from tests.mixtures import Mixture, noised, product_of
 
@@ -105,6 +106,95 @@ def test_few_effective_particles_are_told():
             num_levels=2,
             log_factor=lambda x: -2_000 * jnp.sum((x - 2) ** 2),
         )
+
+
+# -- factors that are 0 somewhere --------------------------------------------------------------
+
+CUT_SDE = VE(0.01, 10.0)
+KEY = jax.random.key(0)
+
+
+def unit(x, t):
+    """The score of N(0, 1) with its noise."""
+    return -x / (1 + CUT_SDE.marginal_std(t) ** 2)
+
+
+def cut(log_factor, **options):
+    options |= {"num_levels": 30, "log_factor": log_factor}
+    return composed_diffusion(KEY, [unit], CUT_SDE, (1,), 500, **options)
+
+
+def product_with(log_factor):
+    factors = [
+        DiffusionDistribution(unit, CUT_SDE, (1,)),
+        EnergyDistribution(lambda x: -log_factor(x), (1,)),
+    ]
+    return Product(factors, sampler=AnnealedParticles(500, num_levels=30))
+
+
+CUTS = {
+    "half of the line": lambda x: jnp.where(x[0] > 0, 0.0, -jnp.inf),
+    # The branch not taken has the derivative NaN, and the rule of the chain takes 0 times that.
+    "a derivative that is NaN": lambda x: jnp.where(x[0] > 0, -jnp.sqrt(x[0]), -jnp.inf),
+}
+
+
+def assert_is_cut(x, log_factor):
+    grid = np.linspace(1e-6, 8.0, 20_001)
+    density = np.exp(-0.5 * grid**2 + np.asarray(jax.vmap(log_factor)(jnp.asarray(grid)[:, None])))
+    density /= density.sum()
+    mean = density @ grid
+    sd = np.sqrt(density @ (grid - mean) ** 2)
+    assert np.all(x > 0)
+    # Of particles that were resampled, half count.
+    assert abs(x.mean() - mean) < 5 * sd / np.sqrt(len(x) / 2)
+    np.testing.assert_allclose(x.std(), sd, rtol=0.2)
+    assert len(np.unique(x)) > 0.8 * len(x), "they descend from many particles"
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_factor_may_be_0_somewhere(name):
+    draws = cut(CUTS[name])
+    assert_is_cut(np.asarray(draws.positions), CUTS[name])
+    assert draws.ess.min() > 150, "about a half when the factor sets in"
+    assert draws.accept_prob[-10:].min() > 0.45
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_factor_of_a_product_may_be_0_somewhere(name):
+    draws = product_with(CUTS[name]).sample(KEY, (500,))
+    assert_is_cut(np.asarray(draws), CUTS[name])
+
+
+@pytest.mark.parametrize("reweight", [True, False])
+def test_particles_without_density_make_way_at_once(reweight):
+    """They have no weight and accept no move, so that the step size would shrink by them."""
+    draws = cut(lambda x: jnp.where(x[0] > -5, 0.0, -jnp.inf), reweight=reweight)
+    assert np.all(draws.positions > -5)
+    assert 250 < draws.ess[1] < 450, "too many left to resample, and too few to leave it"
+    assert draws.ess[2] > 450
+
+
+LOST = {
+    "-inf everywhere": lambda x: jnp.where(x[0] > 1e6, 0.0, -jnp.inf),
+    "NaN": lambda x: jnp.where(x[0] > 1, jnp.nan, 0.0),
+    "+inf": lambda x: jnp.where(x[0] > 1, jnp.inf, 0.0),
+}
+
+
+@pytest.mark.parametrize("reweight", [True, False])
+@pytest.mark.parametrize("name", LOST)
+def test_weights_that_are_no_numbers_are_told(name, reweight):
+    with pytest.raises(FloatingPointError, match=r"from noise level 1 of 30 on.*-inf at all"):
+        cut(LOST[name], reweight=reweight)
+    x = jax.jit(lambda: cut(LOST[name], reweight=reweight).positions)()
+    assert np.isnan(x).all(), "under jit, where nothing can be raised"
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_product_tells_weights_that_are_no_numbers(name):
+    with pytest.raises(FloatingPointError, match=r"100.0% of the draws.*-inf at all particles"):
+        product_with(LOST[name]).sample(KEY, (500,))
 
 
 @pytest.mark.parametrize(
