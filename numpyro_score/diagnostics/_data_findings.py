@@ -177,7 +177,7 @@ def _draw(key: Array, subject: Subject) -> tuple[np.ndarray, str]:
         return np.asarray(moved, np.float64).reshape(len(moved), -1), "data moved by MALA"
     draws = distribution.sample(key, shape)
     if subject.conditions:
-        draws = draws[tested]
+        draws = draws[subject.order[tested]]
     if subject.field.transform is not None:
         draws = jax.vmap(subject.field.transform.inv)(draws)
     return np.asarray(draws, np.float64).reshape(len(draws), -1), "draws of its sampler"

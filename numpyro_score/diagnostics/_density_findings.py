@@ -111,7 +111,7 @@ def jacobian_finding(subject: Subject) -> list[Finding]:
     if not transforms or math.prod(subject.distribution.event_shape) > _MAX_JACOBIAN:
         return []
     transform = ComposeTransform(transforms)
-    x = subject.data[: min(subject.num_rows, 100)]
+    x = subject.data[subject.order[:100]]
 
     def compare(x: Array) -> Array:
         y = transform.inv(x)

@@ -42,7 +42,11 @@ class Density(eqx.Module):
 
 
 class Subject:
-    """A distribution with rows of data, of which the first half is the reference.
+    """A distribution with rows of data, of which one half is the reference.
+
+    - **data** - as given, with `distribution` and its conditions.
+    - **z** - the rows without constraints, shuffled; `field` has their conditions.
+    - **order** - where the rows of `z` stand in `data`.
 
     :param distribution: with one density, or a condition for each row.
     :param data: shape ``(n, *event_shape)``.
@@ -67,7 +71,11 @@ class Subject:
         rows, field = read(distribution, data, None, minimum=_MINIMUM, name="data")
         self.distribution = distribution
         self.data = jnp.asarray(data)
-        self.z = rows.x
+        # Halves of rows in an order, by class or by time, would not be draws of one density.
+        self.order = np.random.default_rng(0).permutation(len(rows.x))
+        self.z = rows.x[self.order]
+        if field.conditions is not None:
+            field = Field(field.source, field.transform, field.conditions[self.order])
         self.field = field
         self.density = Density(field)
 
@@ -83,7 +91,7 @@ class Subject:
 
     @property
     def conditions(self) -> tuple[Array, ...]:
-        """The condition of each row, where there are some."""
+        """The condition of each row of `z`, where there are some."""
         return () if self.field.conditions is None else (self.field.conditions,)
 
     @property
@@ -98,13 +106,13 @@ class Subject:
 
     @property
     def halves(self) -> tuple[slice, slice]:
-        """The reference, and as many rows that are compared to it."""
+        """The reference, and as many rows of `z` that are compared to it."""
         half = min(self.num_rows // 2, _MOST)
         return slice(0, half), slice(half, 2 * half)
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """Scores of the rows, ``(n, d)``."""
+        """Scores of the rows of `z`, ``(n, d)``."""
         scores = self.map(_score_at, self.z, slice(None))
         return np.asarray(scores).reshape(self.num_rows, -1)
 

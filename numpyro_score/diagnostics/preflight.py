@@ -54,7 +54,8 @@ def check(
 
     :param distribution: a distribution of this package or of NumPyro, of one density, or with a
         condition for each row of data.
-    :param data: held-out rows, shape ``(n, *event_shape)``; from 200 on all can be told.
+    :param data: held-out rows that are independent of each other, shape ``(n, *event_shape)``; from
+        200 on all can be told. They may be sorted: halves and parts are taken of shuffled rows.
     :param key: a random key, for all that is random here.
     :param verbose: whether to print the table.
     :return: its rows, with name, value, error, threshold, whether it passed, and advice.
