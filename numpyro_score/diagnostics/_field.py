@@ -92,7 +92,8 @@ def read(
 
     :param score: a distribution, or a function of one event.
     :param draws: shape ``(n, *event_shape)`` or ``(chains, draws, *event_shape)``.
-    :param event_dim: axes of an event; None for those of the distribution, or all but the first.
+    :param event_dim: axes of an event; None for those of the distribution, or 1 where ``draws`` has
+        two axes.
     :param minimum: how many rows are needed.
     """
     check_float(draws, name)
@@ -185,8 +186,9 @@ def _check_shape(found: Shape, expected: Shape) -> None:
 
 
 def _lead(shape: Shape, event_dim: int | None, name: str) -> Shape:
-    if event_dim is None:
-        event_dim = max(len(shape) - 1, 1)
+    if event_dim is None and len(shape) > 2:
+        raise ValueError(_two_readings(shape, name))
+    event_dim = 1 if event_dim is None else event_dim
     if event_dim < 0 or len(shape) - event_dim not in (1, 2):
         raise ValueError(
             f"{name} must have the shape (n, *event_shape) or (chains, draws, *event_shape), with "
@@ -194,6 +196,16 @@ def _lead(shape: Shape, event_dim: int | None, name: str) -> Shape:
             "event: give event_dim."
         )
     return shape[: len(shape) - event_dim]
+
+
+def _two_readings(shape: Shape, name: str) -> str:
+    most = len(shape) - 1
+    return (
+        f"{name} of shape {shape} may be {shape[0]} events of shape {shape[1:]}, or {shape[0]} "
+        f"chains of {shape[1]} events of shape {shape[2:]}, and a score that is no distribution "
+        f"does not say which: give event_dim={most} for the one, event_dim={most - 1} for the "
+        "other."
+    )
 
 
 def _field(score: Any, lead: Shape, event_shape: Shape, unconstrain: bool) -> Field:

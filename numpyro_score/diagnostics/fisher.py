@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 
 from numpyro_score._typing import Array
 from numpyro_score.diagnostics._field import Field, check_finite, map_rows, read, read_scores
@@ -111,6 +112,10 @@ def fisher_divergence(
 
 
 def _against(score: Any, data: Array, reference: Any, event_dim: int | None) -> FisherDivergence:
+    # The one that is a distribution tells the axes of an event to the other.
+    axes = {d.event_dim for d in (score, reference) if isinstance(d, dist.Distribution)}
+    if event_dim is None and len(axes) == 1:
+        (event_dim,) = axes
     _, found = read_scores(score, data, event_dim, minimum=_MINIMUM)
     _, known = read_scores(reference, data, event_dim, minimum=_MINIMUM)
     if found.shape != known.shape:

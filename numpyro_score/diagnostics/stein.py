@@ -109,8 +109,9 @@ def kernel_stein_discrepancy(
         same in whatever units x is. ``"diagonal"`` and ``"dense"`` take that of the draws; a matrix
         ``(d, d)``, of x in a row.
     :param num_diagonals: J, of at most (n - 1) / 2; only with ``statistic="U"``.
-    :param event_dim: number of axes of an event; by default that of the distribution, or all axes
-        but the first.
+    :param event_dim: number of axes of an event; by default that of the distribution, and 1 for
+        draws of two axes. With any other score draws of more axes need it: chains of vectors look
+        like images.
     :return: the discrepancy, in units of 1 / draws (none, with a preconditioner).
     :raises ValueError: fewer than two draws, draws that are all the same, scores of another shape,
         or arguments that do not fit.

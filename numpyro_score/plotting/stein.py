@@ -66,14 +66,15 @@ def plot_ksd(
         lengthscale = _median_distance(np.asarray(draws, float))
     scores = jax.jit(jax.vmap(jax.vmap(score)))(draws)
     lengths = np.unique(np.geomspace(_FEWEST, num_draws, _NUM_LENGTHS).astype(int))
+
+    def discrepancy(scores: Array, rows: Array) -> float:
+        event_dim = rows.ndim - 1
+        return float(
+            kernel_stein_discrepancy(scores, rows, lengthscale=lengthscale, event_dim=event_dim)
+        )
+
     found = np.array(
-        [
-            [
-                float(kernel_stein_discrepancy(s[:n], x[:n], lengthscale=lengthscale))
-                for n in lengths
-            ]
-            for x, s in zip(draws, scores, strict=True)
-        ]
+        [[discrepancy(s[:n], x[:n]) for n in lengths] for x, s in zip(draws, scores, strict=True)]
     )
     ax = axes_or_new(ax)
     for c, values in enumerate(found):

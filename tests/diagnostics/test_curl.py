@@ -60,4 +60,6 @@ def test_refusals():
         curl(jnp.sin, points, num_probes=3)
     with pytest.raises(ValueError, match="n of at least 2"):
         curl(jnp.sin, points[:1])
+    with pytest.raises(ValueError, match=r"points of shape \(3, 4, 2\) may be 3 events"):
+        curl(jnp.sin, points.reshape(3, 4, 2))
     assert curl(lambda x: x[::-1] * jnp.array([1.0, -1.0]), points).of_jacobian == 2.0

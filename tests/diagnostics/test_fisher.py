@@ -75,6 +75,17 @@ def test_conditions_and_many_dimensions():
     assert found.value < 0
 
 
+def test_a_distribution_tells_the_axes_of_an_event_to_the_other():
+    """Of score and reference."""
+    rows = jax.random.normal(KEY, (40, 2, 3))
+    images = dist.Normal(jnp.zeros((2, 3)), 1).to_event(2)
+    assert fisher_divergence(images, rows, reference=-rows).value < 1e-10
+    chains = fisher_divergence(lambda x: -x, rows.reshape(2, 20, 2, 3), reference=images)
+    assert chains.value < 1e-10
+    with pytest.raises(ValueError, match=r"give event_dim=2 .* event_dim=1 for the other"):
+        fisher_divergence(lambda x: -x, rows, reference=-rows)
+
+
 def test_refusals():
     x = jax.random.normal(KEY, (50, 2))
     normal = dist.Normal(jnp.zeros(2), 1).to_event(1)

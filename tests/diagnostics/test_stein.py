@@ -147,12 +147,12 @@ def test_exact_on_gaussians_and_its_standard_error_is_that_of_replications():
 
 def test_scores_may_be_given_as_numbers_and_as_distributions_and_chains_are_pooled():
     draws = jax.random.normal(KEY, (48, 2, 3))
-    expected = kernel_stein_discrepancy(normal, draws).value
+    expected = kernel_stein_discrepancy(normal, draws, event_dim=2).value
     chains = draws.reshape(4, 12, 2, 3)
     condition = jnp.zeros((48, 1))
     conditional = {"event_shape": (2, 3), "condition": condition}
     found = [
-        kernel_stein_discrepancy(-draws, draws),
+        kernel_stein_discrepancy(-draws, draws, event_dim=2),
         kernel_stein_discrepancy(-draws.reshape(48, 6), draws.reshape(48, 6)),
         kernel_stein_discrepancy(normal, chains, event_dim=2),
         kernel_stein_discrepancy(-chains, chains, event_dim=2),
@@ -161,6 +161,18 @@ def test_scores_may_be_given_as_numbers_and_as_distributions_and_chains_are_pool
         kernel_stein_discrepancy(ScoreDistribution(lambda x, c: c[0] - x, **conditional), draws),
     ]
     np.testing.assert_allclose([run.value for run in found], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("score", [normal, "numbers"], ids=["function", "numbers"])
+def test_chains_of_vectors_are_not_taken_for_images_nor_images_for_chains(score):
+    """Four chains of 500 draws, read as four points in 1,000 dimensions, would pass unnoticed."""
+    draws = jax.random.normal(KEY, (4, 500, 2))
+    score = -draws if score == "numbers" else score
+    readings = r"4 events of shape \(500, 2\), or 4 chains of 500 events .* event_dim=2 for the one"
+    with pytest.raises(ValueError, match=readings):
+        kernel_stein_discrepancy(score, draws)
+    found = [kernel_stein_discrepancy(score, draws, event_dim=n).num_draws for n in (1, 2)]
+    assert found == [2_000, 4]
 
 
 def test_each_draw_has_its_own_condition():

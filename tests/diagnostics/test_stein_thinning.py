@@ -38,5 +38,7 @@ def test_it_leaves_out_a_burn_in():
 def test_refusals():
     with pytest.raises(ValueError, match="num_points must be an integer of at least 1"):
         stein_thinning(skewed, jnp.ones((4, 3)), 0)
+    with pytest.raises(ValueError, match=r"2 chains of 20 events.*event_dim=1 for the other"):
+        stein_thinning(skewed, jnp.ones((2, 20, 3)), 2)
     with pytest.raises(ValueError, match="all one and the same"):
         stein_thinning(skewed, jnp.ones((4, 3)), 2)

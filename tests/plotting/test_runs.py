@@ -176,6 +176,14 @@ def test_discrepancies_are_those_of_the_first_draws_of_each_chain(figure_axes):
     assert ax.get_xscale() == ax.get_yscale() == "log"
 
 
+def test_discrepancies_of_chains_of_images(figure_axes):
+    draws = jax.random.normal(jax.random.key(1), (2, 40, 2, 2))
+    lines = plot_ksd(lambda x: -x, draws, lengthscale=1.5, ax=figure_axes).lines
+    rows = draws[1].reshape(40, 4)
+    alone = kernel_stein_discrepancy(-rows, rows, lengthscale=1.5)
+    np.testing.assert_allclose(lines[1].get_ydata()[-1], float(alone), rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(40, 2), (2, 19, 2), (2, 40)])
 def test_too_few_draws_or_axes_are_refused(shape):
     with pytest.raises(ValueError, match="num_chains, num_draws"):
