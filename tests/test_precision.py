@@ -10,9 +10,14 @@ from jax import random
 from jax.lax import Precision
 
 from numpyro_score._precision import exact_products
+from numpyro_score.diagnostics._proposals import Proposals
+from numpyro_score.diagnostics.maximum_mean_discrepancy import _group_sums, _label_sums
 from numpyro_score.distributions import ScoreDistribution
+from numpyro_score.distributions._support import event_support, standard_coordinates
 from numpyro_score.infer import MALA
+from numpyro_score.networks import EnergyMLP
 from numpyro_score.networks.base import GaussianBase
+from numpyro_score.networks.noise_mlp import Regression
 from numpyro_score.networks.noised_base import NoisedGaussian
 from tests.infer.test_cost import equations
 
@@ -33,6 +38,21 @@ def step(**options):
     return lambda x: kernel.sample(state, (), {})
 
 
+def coordinates():
+    network = EnergyMLP(SIZE, width=4, key=random.key(0)).fit_base(DATA)
+    return standard_coordinates(network, event_support(None, 1), (SIZE,))
+
+
+def proposals():
+    mixture = Proposals.around(DATA, wide=True)
+    return lambda x: mixture.log_density(x[None])
+
+
+def mean_discrepancy(x):
+    columns = jnp.ones((len(DATA), 2))
+    return [sums(DATA * x, columns, "rbf") for sums in (_group_sums, _label_sums)]
+
+
 FUNCTIONS = {
     "dense": lambda: step(dense_mass=True),
     "low rank": lambda: step(max_rank=2),
@@ -41,6 +61,12 @@ FUNCTIONS = {
     "noised energy": lambda: jax.grad(lambda x: NoisedGaussian.fit(DATA).energy(x, 0.1)),
     "noised score": lambda: lambda x: NoisedGaussian.fit(DATA).score(x, 0.1),
     "correction": lambda: lambda x: NoisedGaussian.fit(DATA).correct(x, 0.1),
+    "regression": lambda: Regression(jnp.eye(SIZE)),
+    "coordinates": lambda: coordinates(),
+    "coordinates, pulled back": lambda: jax.jacrev(coordinates()),
+    "coordinates, inverted": lambda: lambda x: coordinates().inv(coordinates()(x)),
+    "proposals": lambda: proposals(),
+    "mean discrepancy": lambda: mean_discrepancy,
 }
 
 

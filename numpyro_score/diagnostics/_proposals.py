@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array
 
 _NEIGHBOURS = 5
@@ -56,6 +57,7 @@ class Proposals(NamedTuple):
         widths = self.width * jnp.where(wide, _WIDER, 1.0)
         return centres + self.scale * widths * jax.random.normal(noise, centres.shape)
 
+    @exact_products
     def log_density(self, rows: Array) -> Array:
         """Return the log density of rows ``(n, d)``, up to a number where none is wide."""
         # Distances come from inner products, which lose digits far from the origin.

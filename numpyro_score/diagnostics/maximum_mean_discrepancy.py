@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_score._checks import check_int, check_positive
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.diagnostics._lengthscale import median_distance
 from numpyro_score.diagnostics._two_samples import two_samples
@@ -171,8 +172,12 @@ def _label_sums(z: Array, columns: Array, kernel: Kernel) -> tuple[Array, Array]
     return _over_blocks(sums, z, columns, kernel)
 
 
+@exact_products
 def _over_blocks(fn: Callable[..., PyTree], z: Array, columns: Array, kernel: Kernel) -> PyTree:
-    """Map ``fn(columns, K columns)`` over blocks of rows; missing rows have columns of 0."""
+    """Map ``fn(columns, K columns)`` over blocks of rows; missing rows have columns of 0.
+
+    Also the sums need all digits: MMD² is a small difference of large ones.
+    """
     n = len(z)
     rows = max(1, min(n, _BLOCK_BYTES // (n * z.dtype.itemsize)))
     num_blocks = -(-n // rows)

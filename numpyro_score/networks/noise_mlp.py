@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_score._checks import check_int, check_positive
+from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array, Shape
 from numpyro_score.networks._frozen import Frozen
 from numpyro_score.networks._layers import hidden_layers
@@ -37,6 +38,7 @@ class Regression(Frozen):
 
     slope: Array
 
+    @exact_products
     def __call__(self, standard: Array) -> Array:
         """Return by how much the mean shifts, shape ``(in_size,)``."""
         return jax.lax.stop_gradient(self.slope) @ standard

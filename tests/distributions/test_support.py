@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +107,18 @@ def test_standard_coordinates_are_those_of_the_gaussian_base():
     root = jax.jacfwd(transform)(jnp.zeros(2))
     covariance = np.linalg.inv(np.asarray(network.base.precision, np.float64))
     np.testing.assert_allclose(root @ root.T, covariance, rtol=1e-4)
+
+
+def test_standard_coordinates_are_a_bijection_and_data_under_jit():
+    transform, v = standard_coordinates(fitted_network(), event_support(None, 1), (2,)), jnp.ones(2)
+    x = jax.jit(lambda transform, v: transform(v))(transform, v)
+    back = jax.jit(lambda transform, x: transform.inv(x))(transform, x)
+    np.testing.assert_allclose(back, v, rtol=1e-5)
+    _, log_det = np.linalg.slogdet(jax.jacfwd(transform)(v))
+    np.testing.assert_allclose(transform.log_abs_det_jacobian(v, x), log_det, rtol=1e-5)
+    for copied in (jax.tree.map(jnp.copy, transform), pickle.loads(pickle.dumps(transform))):
+        assert type(copied) is type(transform)
+        np.testing.assert_allclose(copied(v), x, rtol=1e-6)
 
 
 def test_without_a_base_or_on_a_support_they_are_the_bijection():
