@@ -15,7 +15,7 @@ import numpy as np
 from numpyro_score._array_file import CheckpointError, Kind, match, read_file, write_file
 from numpyro_score._typing import PyTree
 
-_FILE = Kind("numpyro_score.fit", 1, "fit(..., checkpoint=...)", CheckpointError)
+_FILE = Kind("numpyro_score.fit", 2, "fit(..., checkpoint=...)", CheckpointError)
 _SECONDS = 5.0
 _SHARE = 0.02
 _HISTORY = "history: "

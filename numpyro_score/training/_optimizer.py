@@ -19,9 +19,7 @@ def choose_optimizer(
 ) -> optax.GradientTransformation:
     """Return the user's optimizer, or Adam with this learning rate."""
     if optimizer is None:
-        rate = _LEARNING_RATE if learning_rate is None else learning_rate
-        check_positive(rate, "learning_rate")
-        return _adam(float(rate), num_steps)
+        return _adam(_rate(learning_rate), num_steps)
     if learning_rate is not None:
         raise ValueError(
             "an optimizer brings its own learning rate: give either optimizer or learning_rate, "
@@ -33,6 +31,19 @@ def choose_optimizer(
             f"{type(optimizer).__name__}."
         )
     return optimizer
+
+
+def describe_optimizer(optimizer: Any, learning_rate: float | None) -> dict[str, Any]:
+    """Return what a checkpoint can know of the optimizer: a given one is made of functions."""
+    if optimizer is None:
+        return {"optimizer": "the default", "learning_rate": _rate(learning_rate)}
+    return {"optimizer": "one that was given", "learning_rate": None}
+
+
+def _rate(learning_rate: float | None) -> float:
+    rate = _LEARNING_RATE if learning_rate is None else learning_rate
+    check_positive(rate, "learning_rate")
+    return float(rate)
 
 
 # Optax makes new functions at each call; the same ones let a second fit reuse compiled code.

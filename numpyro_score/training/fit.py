@@ -25,10 +25,11 @@ from numpyro_score.training._arguments import (
 )
 from numpyro_score.training._batch_iterator import is_batches
 from numpyro_score.training._checkpoint import Checkpoint, words
+from numpyro_score.training._contents import digest_contents
 from numpyro_score.training._data import Rows
 from numpyro_score.training._judge import Judge, find_fault
 from numpyro_score.training._loop import Problem, is_slow_in_loops, split_network
-from numpyro_score.training._optimizer import choose_optimizer
+from numpyro_score.training._optimizer import choose_optimizer, describe_optimizer
 from numpyro_score.training._prepare import prepare
 from numpyro_score.training._run import Run
 from numpyro_score.training._sources import Feed, Source
@@ -105,6 +106,9 @@ def fit(
         that was killed, or interrupted, goes on from it when it is started again with the same
         arguments, to the network that it would have learned; one that had ended returns what it
         returned. An iterator is read over from its first batch, and has to give the same ones.
+        Other arguments are refused where they can be told apart. Functions cannot: an optimizer
+        that is given is known by the structure of its state, but not by its learning rate; an
+        objective or metric that is a function by its name, but not by what it closes over.
     :param devices: split each batch over these devices, with the result of one but for rounding;
         None for one device.
     :return: the learned network and its history. A loss or parameter that is not finite, or a
@@ -115,8 +119,8 @@ def fit(
     :raises TypeError: an argument of the wrong kind, or integer data.
     :raises ValueError: data that is not finite, has no event axis or too few rows; a number out
         of its range; an objective that does not return one loss per example.
-    :raises CheckpointError: the checkpoint of a fit with other data, settings, key or network, or
-        a damaged one.
+    :raises CheckpointError: the checkpoint of a fit with other data, settings, key, objective,
+        optimizer or network, of an older version of this package, or a damaged one.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_score import networks, objectives
@@ -182,6 +186,7 @@ def fit(
             "patience": patience,
             "metrics": sorted(metrics),
         }
+        facts |= describe_optimizer(optimizer, learning_rate)
         kept = Checkpoint(checkpoint, _fingerprint(problem, params, source, validation) | facts)
     judge = None if validation is None else Judge(problem, validation, validation_key, metrics)
     run = Run(problem, params, Feed(source, size), judge, kept)
@@ -199,12 +204,13 @@ def _find_fault(result: FitResult) -> str:
 def _fingerprint(
     problem: Problem, params: PyTree, source: Source, validation: Rows | None
 ) -> dict[str, Any]:
-    """Return what the steps depend on, but for the optimizer, which is a closure."""
+    """Return what the steps depend on, but for their number and the optimizer."""
     return {
         "network": type(problem.network(params)).__name__,
         "weights": digest_arrays(params)[:16],
         "other arrays": digest_arrays(eqx.filter(problem.rest, is_array))[:16],
         "objective": words(problem.objective),
+        "contents of the objective": digest_contents(problem.objective),
         "data": source.digest()[:16],
         "validation data": digest_arrays(validation)[:16],
         "rng_key": key_digest(problem.rng_key),

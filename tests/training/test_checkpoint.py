@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 
@@ -19,6 +22,7 @@ from numpyro_score.objectives import (
     PersistentContrastiveDivergence,
 )
 from numpyro_score.training import CheckpointError, FitWarning, _checkpoint, _judge, _run, fit
+from numpyro_score.training._contents import digest_contents
 
 KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal([3.0, -1.0], size=(300, 2))
@@ -173,13 +177,69 @@ def test_a_signal_leaves_a_whole_file(tmp_path, every_chunk):
         ({"objective": DenoisingScoreMatching(0.4)}, "noise_scale=0.5.* there"),
         ({"num_steps": 60}, "num_steps: 40 there, 60 here"),
         ({"width": 9}, "weights: "),
-        ({"optimizer": optax.sgd(0.1)}, "holds something else than was asked for"),
+        ({"learning_rate": 0.01}, "learning_rate: 0.001 there, 0.01 here"),
+        (
+            {"optimizer": optax.sgd(0.1)},
+            "optimizer: .the default. there, .one that was given. here",
+        ),
     ],
 )
 def test_the_checkpoint_of_another_fit_is_refused(options, message, tmp_path):
     run(tmp_path / "fit")
     with pytest.raises(CheckpointError, match=message):
         run(tmp_path / "fit", **options)
+
+
+def test_an_optimizer_with_another_state_is_refused(tmp_path):
+    run(tmp_path / "fit", optimizer=optax.adam(0.1))
+    with pytest.raises(CheckpointError, match="holds something else than was asked for"):
+        run(tmp_path / "fit", optimizer=optax.sgd(0.1))
+
+
+def noise_at(loc, scale=1.0, family=dist.Normal):
+    noise = family(jnp.full(2, loc), jnp.full(2, scale)).to_event(1)
+    return NoiseContrastiveEstimation(noise, ranking=True)
+
+
+def test_an_objective_with_another_noise_is_refused(tmp_path):
+    first = run(tmp_path / "fit", noise_at(3.0))
+    for other in (noise_at(2.9), noise_at(1.0, 3.0), noise_at(3.0, family=dist.Laplace)):
+        with pytest.raises(
+            CheckpointError, match=r"another fit \(contents of the objective: \S+ there"
+        ):
+            run(tmp_path / "fit", other)
+    assert same(run(tmp_path / "fit", noise_at(3.0)), first)
+
+
+def test_contents_do_not_hang_on_the_order_of_fields_in_a_process(monkeypatch):
+    before = digest_contents(noise_at(1.0, 2.0))
+    fields = dist.Normal.gather_pytree_data_fields()
+    other = classmethod(lambda cls: fields[::-1])
+    monkeypatch.setattr(dist.Normal, "gather_pytree_data_fields", other)
+    assert digest_contents(noise_at(1.0, 2.0)) == before
+    assert digest_contents(noise_at(2.0, 1.0)) != before
+
+
+def test_contents_are_found_where_an_objective_may_have_them():
+    class Objective:
+        def __init__(self, value):
+            self.value = {"of": [value, jax.random.key(0), None, "a word", jnp.sin]}
+
+    class Module(eqx.Module):
+        value: jax.Array
+
+    for make in (Objective, Module, partial(partial, jnp.sum), lambda x: partial(jnp.sum, where=x)):
+        one, again, other = (digest_contents(make(jnp.full(3, x))) for x in (1.0, 1.0, 2.0))
+        assert one == again != other
+    assert digest_contents(Objective(1.0)) != digest_contents(Objective(2.0))
+
+
+def test_the_file_of_an_older_version_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(_checkpoint, "_FILE", _checkpoint._FILE._replace(version=1))
+        run(tmp_path / "fit")
+    with pytest.raises(CheckpointError, match="version 1 of the format, this package reads"):
+        run(tmp_path / "fit")
 
 
 def test_a_damaged_file_is_refused(tmp_path):
@@ -193,8 +253,6 @@ def test_a_damaged_file_is_refused(tmp_path):
 
 
 def test_what_names_an_address_is_the_same_in_another_process():
-    import numpyro.distributions as dist
-
     one, other = (
         NoiseContrastiveEstimation(dist.Normal(jnp.zeros(2), 1.0).to_event(1)) for _ in range(2)
     )
