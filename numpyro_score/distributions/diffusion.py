@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_score._checks import check_int, check_positive, is_concrete
+from numpyro_score._checks import check_int, is_concrete
 from numpyro_score._typing import Array, PyTree, Shape
 from numpyro_score.distributions._lost import when_lost
 from numpyro_score.distributions._noised import at_noise
@@ -25,7 +25,7 @@ from numpyro_score.distributions.score import ScoreDistribution
 from numpyro_score.networks import score_fn
 from numpyro_score.networks.noised_base import NoisedGaussian
 from numpyro_score.samplers import flow_log_density, last_normal, reverse_sde
-from numpyro_score.samplers.flow_density import Divergence
+from numpyro_score.samplers.flow_density import Divergence, check_data_scale
 from numpyro_score.sde import SDE, From
 from numpyro_score.sde.base import check_sde
 
@@ -59,8 +59,8 @@ class DiffusionDistribution(LearnedDistribution):
     :param condition: conditions of shape ``batch_shape + condition_event``; see
         :class:`EnergyDistribution`.
     :param condition_event_dim: how many trailing axes of ``condition`` are one condition.
-    :param data_scale: standard deviation of the data, of which the flow makes a standard normal;
-        by default that of the network's base, where it has one, else 1.
+    :param data_scale: one number, a typical standard deviation of the data, of which the flow makes
+        a standard normal; by default that of the network's base, where it has one, else 1.
     :param divergence: ``"exact"`` or ``"hutchinson"``; by default as above.
     :param num_steps: steps of a draw, two evaluations of the network each.
     :raises TypeError: ``sde`` is none.
@@ -110,7 +110,7 @@ class DiffusionDistribution(LearnedDistribution):
         self.divergence = divergence or ("exact" if size <= _EXACT_UP_TO else "hutchinson")
         if data_scale is None:
             data_scale = _scale_of(self.network)
-        check_positive(data_scale, "data_scale")
+        check_data_scale(data_scale)
         self.data_scale = jnp.asarray(data_scale, float)
 
     def _check_network(self, event_shape: Shape) -> None:

@@ -95,8 +95,8 @@ class Programs:
         return strong(state)
 
     def refresh(self, state: PyTree, arguments: RunArguments) -> PyTree:
-        """Return a state of other data with the potential of these, where the kernel can tell."""
-        if not isinstance(self.kernel, BlackJAXKernel):
+        """Return a state of other data with the potential of these, for kernels of ours."""
+        if not isinstance(self.kernel, BlackJAXKernel) or self.kernel.notices_data:
             return state
         return self._refresh(state, arguments.arrays if self.traced else [])
 

@@ -38,6 +38,8 @@ class BlackJAXKernel(MCMCKernel):
     bias: str = ""
     #: The field of the state that tells how large the bias is; empty where none does.
     bias_statistic: ClassVar[str] = ""
+    #: Whether a step finds out by itself that the data have changed.
+    notices_data: ClassVar[bool] = False
     _path: AnchoredPath | LocalPath = AnchoredPath()
 
     def __init__(

@@ -56,6 +56,7 @@ class StochasticGradientKernel(BlackJAXKernel):
 
     bias = "no Metropolis test"
     bias_statistic = "noise_ratio"
+    notices_data = True
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from numpyro_score._checks import check_positive
@@ -57,12 +58,13 @@ def flow_log_density(
     :param score: ``score(x, t)`` of one event, of the shape of ``x``.
     :param sde: the diffusion, whose marginal at ``t_max`` is that of normal data.
     :param x: one event.
-    :param data_scale: v, in units of the data.
+    :param data_scale: v, in units of the data, one number for all entries.
     :param divergence: see above.
     :param tolerance: of each step.
     :param adjoint: Diffrax's, for derivatives; by default that for reverse mode.
     :return: shape ``()``.
-    :raises ValueError: another ``divergence``, or a tolerance that is not above 0.
+    :raises ValueError: another ``divergence``, an array as ``data_scale``, or a number that is not
+        above 0.
 
     >>> import jax.numpy as jnp
     >>> from numpyro_score.samplers import flow_log_density
@@ -72,6 +74,7 @@ def flow_log_density(
     True
     """
     check_positive(tolerance, "tolerance")
+    check_data_scale(data_scale)
     if divergence not in get_args(Divergence):
         raise ValueError(f"divergence must be one of {get_args(Divergence)}, got {divergence!r}.")
     shape, size = jnp.shape(x), prod(jnp.shape(x))
@@ -116,6 +119,18 @@ def flow_log_density(
     log_density = log_normal + change - size * jnp.log(scale(begin) * sde.mean_scale(begin))
     # A solver that gave up has no answer.
     return jnp.where(solution.result == diffrax.RESULTS.successful, log_density, jnp.nan)
+
+
+def check_data_scale(data_scale: Array | float) -> None:
+    """Refuse a scale that is not one finite number above 0."""
+    check_positive(data_scale, "data_scale")
+    # With one for each entry the density would be an array, which counts as often in a model.
+    if np.ndim(data_scale):
+        raise ValueError(
+            "data_scale must be one number, a typical standard deviation of the data such as "
+            f"float(rows.std()), got an array of shape {np.shape(data_scale)}; for columns of very "
+            "different scales, standardize the data first."
+        )
 
 
 def expect_data(score: Callable[[Array, Array], Array], sde: SDE, shape: Shape) -> Array:

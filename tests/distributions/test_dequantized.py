@@ -53,10 +53,45 @@ def test_dequantized_values_stay_in_their_level():
     assert x.dtype == jnp.result_type(float)
 
 
+@pytest.mark.parametrize(("dtype", "num_levels"), [("uint8", 256), ("int8", 128)])
+def test_bytes_stay_in_their_level(dtype, num_levels):
+    value = jnp.repeat(jnp.arange(num_levels), 100)
+    expected = dequantize(jax.random.key(0), value, num_levels)
+    found = dequantize(jax.random.key(0), value.astype(dtype), num_levels)
+    np.testing.assert_array_equal(found, expected)
+    d = Dequantized(dist.Normal(0.5, 0.2), num_levels)
+    np.testing.assert_array_equal(d.log_prob(value.astype(dtype)), d.log_prob(value))
+
+
 def test_bits_per_dimension_of_a_uniform_density():
     d = Dequantized(dist.Uniform(jnp.zeros((2, 3)), 1.0).to_event(2), 256)
     bits = d.bits_per_dimension(jnp.zeros((5, 2, 3), int))
     np.testing.assert_allclose(bits, np.full(5, 8.0), rtol=1e-6)
+
+
+def test_a_row_has_its_probability_in_any_batch():
+    d = Dequantized(BASE, LEVELS, num_draws=2)
+    rows = jnp.concatenate([every_value(), every_value()[:3]])
+    together = d.log_prob(rows)
+    np.testing.assert_allclose(together[-3:], together[:3], rtol=1e-6)
+    np.testing.assert_allclose(together, jax.vmap(d.log_prob)(rows), rtol=1e-6)
+    np.testing.assert_allclose(together[5], d.log_prob(rows[5]), rtol=1e-6)
+    numbers = Dequantized(dist.Normal(0.4, 0.2), LEVELS)
+    np.testing.assert_allclose(
+        numbers.log_prob(jnp.arange(LEVELS))[5], numbers.log_prob(jnp.array(5)), rtol=1e-6
+    )
+
+
+def test_members_of_a_batch_of_densities_broadcast_with_rows():
+    locs = jnp.array([[0.3, 0.5], [0.5, 0.5], [0.7, 0.5]])
+    members = [dist.Normal(loc, 0.2).to_event(1) for loc in locs]
+    d = Dequantized(dist.Normal(locs, 0.2).to_event(1), LEVELS, num_draws=2)
+    assert d.batch_shape == (3,)
+    rows = every_value()[:5]
+    expected = jnp.stack([Dequantized(m, LEVELS, num_draws=2).log_prob(rows) for m in members], 1)
+    np.testing.assert_allclose(d.log_prob(rows[:, None]), expected, rtol=1e-6)
+    np.testing.assert_allclose(d.log_prob(rows[4]), expected[4], rtol=1e-6)
+    np.testing.assert_allclose(d.log_prob(rows[2:]), jnp.diagonal(expected[2:]), rtol=1e-6)
 
 
 def test_in_a_model_and_through_jit():

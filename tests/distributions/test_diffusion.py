@@ -220,6 +220,19 @@ def test_bad_arguments_are_refused():
         DiffusionDistribution(score, VP(), (2,)).with_log_normalizer(1.0)
 
 
+def test_a_scale_for_each_entry_is_refused():
+    score = lambda x, t: -x  # noqa: E731
+    message = r"must be one number.*float\(rows\.std\(\)\).* of shape \(\d,\)"
+    for scales in (jnp.ones(2), np.ones(1), [1.0, 2.0]):
+        with pytest.raises(ValueError, match=message):
+            DiffusionDistribution(score, VP(), (2,), data_scale=scales)
+        with pytest.raises(ValueError, match=message):
+            flow_log_density(score, VP(), jnp.zeros(2), data_scale=scales)
+    for scale in (2.0, 2, np.float32(2.0), jnp.array(2.0)):
+        found = DiffusionDistribution(score, VP(), (2,), data_scale=scale).log_prob(jnp.zeros(2))
+        np.testing.assert_allclose(found, -np.log(2 * np.pi), atol=1e-3)
+
+
 def test_lost_draws_are_told():
     d = DiffusionDistribution(lambda x, t: jnp.where(x > 0, jnp.nan, -x), VP(), (1,))
     with pytest.raises(FloatingPointError, match=r"of the draws are not finite: .* t = "):
