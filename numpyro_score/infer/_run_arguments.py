@@ -11,6 +11,7 @@ import numpy as np
 
 from numpyro_score._array_file import digest_arrays
 from numpyro_score._checks import is_concrete
+from numpyro_score._contents import digest_contents
 from numpyro_score._typing import Array, PyTree
 
 # A range of fewer steps of float32 than that is computed with in float64, where NumPy does.
@@ -56,11 +57,7 @@ class RunArguments:
 
     def digest(self) -> str:
         """Return a hash of the contents of the arrays and of the other leaves."""
-        return digest_arrays([*self.arrays, *map(_contents, self._rest)])
-
-    def same_data(self, other: RunArguments) -> bool:
-        """Whether the contents of all arguments are those of ``other``."""
-        return self.digest() == other.digest()
+        return digest_contents((self.args, self.kwargs))
 
 
 def _rest_key(leaf: Any) -> Hashable:
@@ -74,21 +71,8 @@ def _rest_key(leaf: Any) -> Hashable:
     return type(leaf), leaf  # 1, 1.0 and True are equal
 
 
-def _contents(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
-        return leaf
-    return np.frombuffer(_stable(leaf).encode(), np.uint8)
-
-
 def _is_weak(x: Array) -> bool:
     return getattr(x, "weak_type", False)  # random keys have none
-
-
-def _stable(leaf: Any) -> str:
-    """Return the same text for the same value in every process; of other things, their class."""
-    if leaf is None or isinstance(leaf, (bool, int, float, complex, str, bytes, np.generic)):
-        return repr(leaf)
-    return f"{type(leaf).__module__}.{type(leaf).__qualname__}"
 
 
 def _is_array(leaf: Any) -> bool:
@@ -117,11 +101,11 @@ def _loses(x: np.ndarray) -> bool:
 
 
 def _is_coarse(x: np.ndarray, dtype: np.dtype, axis: int) -> bool:
-    least, most = x.min(axis), x.max(axis)
+    least, most = np.fmin.reduce(x, axis), np.fmax.reduce(x, axis)  # of what is not NaN
     with np.errstate(over="ignore", invalid="ignore"):
         gap = np.spacing(np.maximum(-least, most).astype(dtype)).astype(x.dtype)
         spread = most - least
-        # NaN and infinity have no gaps.
+        # Infinity has no gaps.
         return bool(np.any((spread > 0) & (gap > _COARSE * spread)))
 
 

@@ -13,6 +13,7 @@ import optax
 
 from numpyro_score._array_file import digest_arrays, key_digest
 from numpyro_score._checks import is_array
+from numpyro_score._contents import digest_contents
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.networks import as_network
 from numpyro_score.training._arguments import (
@@ -25,7 +26,6 @@ from numpyro_score.training._arguments import (
 )
 from numpyro_score.training._batch_iterator import is_batches
 from numpyro_score.training._checkpoint import Checkpoint, words
-from numpyro_score.training._contents import digest_contents
 from numpyro_score.training._data import Rows
 from numpyro_score.training._judge import Judge, find_fault
 from numpyro_score.training._loop import Problem, is_slow_in_loops, split_network

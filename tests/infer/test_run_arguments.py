@@ -60,6 +60,8 @@ def test_dates_far_from_zero_keep_their_differences():
         (np.array([1, 2**31 - 1]), True),
         (DAYS, False),
         (-DAYS, False),
+        (np.append(DAYS, np.nan), False),
+        (np.full(3, np.nan), True),
         (np.stack([DAYS, np.linspace(-1e9, 1e9, 50)], 1), False),
         (np.stack([DAYS, np.linspace(-1e9, 1e9, 50)], 0), False),
         (np.array([0, 2**31]), False),
@@ -76,6 +78,17 @@ def test_constants_of_other_contents_have_another_key():
     assert first.digest() == same.digest() != other.digest()
     if not first.arrays:
         assert first.key() != other.key()
+
+
+def test_the_order_of_fields_in_a_process_does_not_count(monkeypatch):
+    """NumPyro flattens a distribution in the order of a set of names."""
+    digests = []
+    for names in (("loc", "scale"), ("scale", "loc")):
+        fields = classmethod(lambda _, names=names: names)
+        monkeypatch.setattr(dist.Normal, "gather_pytree_data_fields", fields)
+        digests.append(RunArguments((dist.Normal(1.0, 2.0), jnp.ones(3)), {}).digest())
+    assert digests[0] == digests[1]
+    assert RunArguments((dist.Normal(2.0, 1.0), jnp.ones(3)), {}).digest() != digests[0]
 
 
 # -- contents ----------------------------------------------------------------------------------

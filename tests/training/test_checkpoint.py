@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
+from numpyro_score._contents import digest_contents
 from numpyro_score.networks import EnergyMLP
 from numpyro_score.objectives import (
     DenoisingScoreMatching,
@@ -22,7 +23,6 @@ from numpyro_score.objectives import (
     PersistentContrastiveDivergence,
 )
 from numpyro_score.training import CheckpointError, FitWarning, _checkpoint, _judge, _run, fit
-from numpyro_score.training._contents import digest_contents
 
 KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal([3.0, -1.0], size=(300, 2))

@@ -1,4 +1,4 @@
-"""What an objective holds, by which a checkpoint knows it in any process."""
+"""What is held by arguments or by an objective, by which a checkpoint knows it in any process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from numpyro_score._typing import PyTree
 
 
 def digest_contents(obj: Any) -> str:
-    """Return a short hash of the arrays and numbers that ``obj`` holds, and of where they are.
+    """Return a short hash of the arrays, numbers and texts that ``obj`` holds, and where.
 
-    Pytrees among its attributes are looked into; what a function closes over is not seen.
+    Pytrees among its attributes are looked into; of other things it is the class that counts. What
+    a function closes over is not seen.
     """
     if isinstance(obj, partial):
         held: PyTree = (obj.args, obj.keywords)
@@ -35,10 +36,12 @@ def _contents(tree: PyTree) -> Iterator[tuple[str, str]]:
         if _is_distribution(leaf):
             inside = _contents(_fields(leaf))
             yield from ((f"{where}: {type(leaf).__name__}{at}", what) for at, what in inside)
-        elif is_array(leaf) and is_concrete(leaf):
+        elif is_array(leaf) and is_concrete(leaf) and leaf.dtype != object:
             yield where, digest_arrays(leaf)
-        elif isinstance(leaf, (int, float, complex)):
+        elif isinstance(leaf, (int, float, complex, str, bytes)):
             yield where, repr(leaf)
+        else:
+            yield where, f"{type(leaf).__module__}.{type(leaf).__qualname__}"
 
 
 def _is_distribution(x: Any) -> bool:
