@@ -33,7 +33,7 @@ if "XLA_FLAGS" not in os.environ:
 
 @pytest.fixture(scope="session", autouse=True)
 def _find_programs_again(tmp_path_factory):
-    """Much that is compiled has been before: a quarter of the time. Workers that share it abort."""
+    """Much is compiled again: a quarter of the contracts' time. Workers that share it abort."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

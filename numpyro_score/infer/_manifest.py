@@ -17,7 +17,7 @@ from numpyro_score.infer._netcdf import Variable
 from numpyro_score.infer._state_tree import STATE, StateFileError
 
 FORMAT = "numpyro_score.checkpoint"
-VERSION = 1
+VERSION = 2
 # A program that is compiled on another machine may round a start otherwise.
 _TOLERANCE = 1e-4
 

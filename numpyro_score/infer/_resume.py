@@ -8,21 +8,21 @@ import jax
 import numpy as np
 from numpyro.util import find_stack_level
 
+from numpyro_score._contents import digest_contents
 from numpyro_score._typing import PyTree
-from numpyro_score.infer._run_arguments import RunArguments
 
 
-def other_data(before: RunArguments | None, now: RunArguments) -> bool:
+def other_data(before: PyTree | None, now: PyTree) -> bool:
     """Whether a state belongs to other data: potential and score are then not those of these.
 
     :param before: arguments of the run that left the state; None where that is not known.
     """
     if before is None:
         return False
-    leaves = [jax.tree.leaves((run.args, run.kwargs)) for run in (before, now)]
+    leaves = [jax.tree.leaves(arguments) for arguments in (before, now)]
     if len(leaves[0]) == len(leaves[1]) and all(a is b for a, b in zip(*leaves, strict=True)):
         return False
-    return before.digest() != now.digest()
+    return digest_contents(before) != digest_contents(now)
 
 
 def warn_of_warmup(state: PyTree, num_warmup: int) -> None:

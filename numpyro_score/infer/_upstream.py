@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpyro.infer
 
 from numpyro_score._typing import PyTree
-from numpyro_score.infer._run_arguments import RunArguments
 
 PRIVATE_NAMES = (
     "_args",
@@ -69,11 +68,9 @@ class HostMCMC(numpyro.infer.MCMC):
         """Plan a whole run, which is what the next call does unless it says otherwise."""
         self._set_collection_params()
 
-    def _remembered_arguments(self) -> RunArguments | None:
+    def _remembered_arguments(self) -> tuple[tuple, dict[str, Any]] | None:
         """Return the arguments of the run before, if there was one."""
-        if getattr(self, "_args", None) is None:
-            return None
-        return RunArguments(self._args, self._kwargs)
+        return (self._args, self._kwargs) if hasattr(self, "_args") else None
 
     def _remember_arguments(self, args: tuple, kwargs: dict[str, Any]) -> None:
         # ArviZ runs the model with these.

@@ -39,9 +39,9 @@ class MCMC(HostMCMC):
     - It compiles once. Another number of draws, another key, and other data of the same shapes run
       the same code; whatever array is an argument of the model is an argument of the program.
       A model that looks into its arguments (``int(y.max())``), and a kernel that we do not know,
-      are compiled for each data set, as NumPyro does; draws are right in either case. So are NumPy
-      arrays whose differences float32 does not hold, dates in seconds for one. Arguments that are
-      no arrays are taken for the same where they are equal; a model, a function or a class that
+      are compiled for each data set, as NumPyro does, and so is a NumPy array whose differences
+      float32 does not hold, such as dates in seconds; draws are right in each case. Arguments that
+      are no arrays are taken for the same where they are equal; a model, a function or a class that
       was changed in place is not noticed.
     - Draws are post-processed if they are kept: not in warm-up, and not where thinning drops them.
     - On a CPU it draws threefry's numbers, JAX's default, by a form of the same cipher that takes a
@@ -191,7 +191,8 @@ class MCMC(HostMCMC):
         names, removed = self._fields(tuple(extra_fields))
         collected = Collected(names, removed, self.postprocess_fn)
         programs, states = self._start(keys, init_params, arguments, collected)
-        if self.post_warmup_state is not None and other_data(before, arguments):
+        model_arguments = (arguments.args, arguments.kwargs)
+        if self.post_warmup_state is not None and other_data(before, model_arguments):
             states = [programs.refresh(state, arguments) for state in states]
         sink: Draws | DeviceDraws | Store
         if self.checkpoint is not None:

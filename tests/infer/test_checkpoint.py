@@ -279,7 +279,7 @@ def flip(content):
 
 
 def newer(content):
-    return json.dumps(json.loads(content) | {"version": 2}).encode()
+    return json.dumps(json.loads(content) | {"version": 3}).encode()
 
 
 def test_damage_is_found(mcmc, plain, directory):
@@ -295,6 +295,6 @@ def test_damage_is_found(mcmc, plain, directory):
         path.unlink() if damage is None else path.write_bytes(damage(content))
         with pytest.raises(CheckpointError, match=name) as error:
             run(mcmc)
-        assert "another directory" in str(error.value) or "version 1" in str(error.value)
+        assert "another directory" in str(error.value) or "version 2" in str(error.value)
         path.write_bytes(content)
     assert_same(run(mcmc), plain)  # put back, all is well

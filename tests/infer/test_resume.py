@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 from jax import random
 
-from numpyro_score.infer import MALA, MCLMC, MCMC, ChEES
+from numpyro_score.infer import MALA, MCMC
 from tests.cases import KERNELS, POOLED
 from tests.infer.model import Y, model
 
@@ -51,11 +51,10 @@ def test_the_same_data_in_other_arrays_change_nothing():
     np.testing.assert_array_equal(*runs)
 
 
-@pytest.mark.parametrize("make", [MALA, MCLMC])
-def test_a_warmup_that_is_not_over_is_told(make):
-    short = MCMC(make(model), num_warmup=30, num_samples=5, progress_bar=False)
+@pytest.mark.parametrize("name", ["mala", "mclmc"])
+def test_a_warmup_that_is_not_over_is_told(name):
+    short, long = (make_mcmc(name, model, num_warmup=n, num_samples=5) for n in (30, 90))
     short.warmup(random.key(0), Y)
-    long = MCMC(make(model), num_warmup=90, num_samples=5, progress_bar=False)
     long.post_warmup_state = short.post_warmup_state
     with pytest.warns(UserWarning, match="has taken 30 steps.*has 90.*the first 60 draws"):
         long.run(random.key(1), Y)
@@ -69,14 +68,8 @@ def test_keys_of_another_number_of_chains_are_refused():
 
 @pytest.mark.parametrize("num_chains", [3, 4])  # the model has four parameters
 def test_what_a_pool_shares_is_collected_for_each_chain(num_chains):
-    mcmc = MCMC(
-        ChEES(model),
-        num_warmup=20,
-        num_samples=6,
-        num_chains=num_chains,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
+    chains = {"num_chains": num_chains, "chain_method": "vectorized"}
+    mcmc = make_mcmc("chees", model, num_warmup=20, num_samples=6, **chains)
     fields = ("adapt_state.inverse_mass_matrix", "adapt_state.step_size", "i")
     mcmc.run(random.key(0), Y, extra_fields=fields)
     kept = mcmc.get_extra_fields(group_by_chain=True)
