@@ -7,12 +7,17 @@ import numpy as np
 _ROWS = 1_000
 
 
+def some_rows(rows: np.ndarray, at_most: int) -> np.ndarray:
+    """Return rows spread evenly over all of them, so that each chain has its share."""
+    return rows[:: -(-len(rows) // at_most)]
+
+
 def median_distance(x: np.ndarray) -> float:
     """Return the median distance of two rows, of at most 1,000 of them.
 
     :raises ValueError: it is 0.
     """
-    x = x[:: max(1, len(x) // _ROWS)][:_ROWS].astype(np.float64)
+    x = some_rows(x, _ROWS).astype(np.float64)
     x -= x.mean(0)
     square = np.sum(x**2, 1)
     sums = square[:, None] + square

@@ -10,9 +10,16 @@ _MIN_COUNT = 10.0
 _NUM_ERRORS = 2.5
 
 
-def rank_of_truth(draws: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray:
-    """Return how many draws are below the truth, from 0 to their number, for each component."""
-    return np.sum(draws < np.expand_dims(truth, axis), axis)
+def rank_of_truth(
+    draws: np.ndarray, truth: np.ndarray, axis: int, random: np.random.Generator
+) -> np.ndarray:
+    """Return how many draws are below the truth, from 0 to their number, for each component.
+
+    Draws that equal the truth are as good as in random order: as many of them count as below.
+    """
+    truth = np.expand_dims(truth, axis)
+    ranks, ties = np.sum(draws < truth, axis), np.sum(draws == truth, axis)
+    return ranks + random.integers(0, ties + 1) if ties.any() else ranks
 
 
 def as_uniform(ranks: np.ndarray, num_draws: int, random: np.random.Generator) -> np.ndarray:
@@ -70,6 +77,12 @@ def shape_in_words(ranks: np.ndarray, num_draws: int) -> str:
     return "draws are too narrow" if spread > 0 else "draws are too wide"
 
 
+def order_interval(prob: float, num_draws: int) -> tuple[int, float]:
+    """Return k, and the exact probability of the interval from the k-th draw to the k-th last."""
+    outside = max(1, round((1 - prob) / 2 * (num_draws + 1)))
+    return outside, 1 - 2 * outside / (num_draws + 1)
+
+
 def central_coverage(ranks: np.ndarray, num_draws: int, prob: float) -> tuple[float, float, float]:
     """Return how often central intervals hold the truth, the standard error, and what is exact.
 
@@ -77,10 +90,9 @@ def central_coverage(ranks: np.ndarray, num_draws: int, prob: float) -> tuple[fl
     probability 1 - 2k / (L + 1) where all L + 1 are exchangeable. Components of one replication
     depend on each other, which the spread between replications tells.
     """
-    outside = round((1 - prob) / 2 * (num_draws + 1))
+    outside, exact = order_interval(prob, num_draws)
     inside = (ranks >= outside) & (ranks <= num_draws - outside)
     inside = inside.reshape(len(inside), -1)
-    exact = 1 - 2 * outside / (num_draws + 1)
     found = float(inside.mean())
     variance = max(found * (1 - found), exact * (1 - exact)) / inside.size
     if len(inside) > 1:

@@ -133,18 +133,26 @@ class Posteriors:
             self.kernel().init(keys[row], self._run.num_warmup, None, (one,), {})
 
 
+def have_moved(x: np.ndarray) -> np.ndarray:
+    """Return whether draws ``(replications, draws, *event)`` differ, for each component."""
+    moved: np.ndarray = np.any(x != x[:, :1], 1)
+    return moved
+
+
 def effective_sizes(draws: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return effective sizes of one posterior's draws, by name, of the shape of an event.
 
     Their harmonic mean over replications, because that is what widens ranks; at least 1, and 1
-    where a chain did not move.
+    where a chain did not move. A component that is constant while others move counts in full.
     """
+    moved = np.any([have_moved(x).reshape(len(x), -1).any(1) for x in draws.values()], 0)
     sizes = {}
     for name, x in draws.items():
         with np.errstate(all="ignore"):
             size = effective_sample_size(np.moveaxis(x.astype(float), 1, 0)[None])
         # Draws that shun each other may come out as more than there are, or as less than none.
         size = np.where(size <= 0, np.inf, size)
-        size = np.clip(np.nan_to_num(size, nan=1.0), 1.0, x.shape[1])
+        constant = np.where(moved, x.shape[1], 1.0).reshape(-1, *[1] * (size.ndim - 1))
+        size = np.clip(np.where(np.isnan(size), constant, size), 1.0, x.shape[1])
         sizes[name] = 1 / np.mean(1 / size, 0)
     return sizes

@@ -17,6 +17,7 @@ SCALE, STEIN = "scale: mean of -z·score / d", "Stein test (p-value)"
 _SCALE = 0.1
 # An error that hides a factor of 2.
 _TELLING = 0.5
+_CONSTANT = 1e-6  # of its values: rounding
 MIN_POINTS = 50
 MAX_POINTS = 500
 
@@ -41,10 +42,21 @@ def scale_finding(points: np.ndarray, scores: np.ndarray, advice: str) -> Findin
 def stein_finding(
     key: Array, points: np.ndarray, scores: np.ndarray, advice: str, what: str
 ) -> Finding:
-    """Judge the p-value of a Stein test of independent points ``(n, d)``."""
+    """Judge the p-value of a Stein test of independent points ``(n, d)``.
+
+    In units of their standard deviations: else it sees the coordinate with the largest scores only.
+    """
     if len(points) < MIN_POINTS:
         return cannot_tell(STEIN, f"{len(points)} {what} are fewer than {MIN_POINTS}")
+    z, s = (np.asarray(x, np.float64) for x in (points, scores))
+    sd = z.std(0)
+    # One that is constant keeps its unit; it is told by those that look for chains that stand.
+    unit = np.where(sd > _CONSTANT * np.abs(z).max(0), sd, 1.0)
     test = stein_test(
-        key, jnp.asarray(scores), jnp.asarray(points), num_bootstrap=_NUM_BOOTSTRAP, event_dim=1
+        key,
+        jnp.asarray(s * unit, jnp.result_type(float)),
+        jnp.asarray((z - z.mean(0)) / unit, jnp.result_type(float)),
+        num_bootstrap=_NUM_BOOTSTRAP,
+        event_dim=1,
     )
     return judge(STEIN, test.p_value, (LEVEL, np.inf), advice)

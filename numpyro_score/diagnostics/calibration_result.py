@@ -23,13 +23,14 @@ class SimulationBasedCalibration(Diagnostic):
     - **error** - 0: a p-value has none.
     - **ranks** - of the truth among the draws, from 0 to ``num_draws``, by name, of shape
       ``(replications, *event_shape)``.
-    - **p_values** - of each component by itself, by name, of shape ``event_shape``.
+    - **p_values** - of each component by itself, by name, of shape ``event_shape``; NaN for one
+      that is the same number always.
     - **truth**, **draws** - by name, of shapes ``(replications, *event_shape)`` and
       ``(replications, draws, *event_shape)``; :func:`expected_coverage` takes them.
     - **num_draws**, **thinning** - draws of each posterior; steps of the kernel from one to the
       next.
     - **ess** - effective number of the draws of one posterior, by name, of shape ``event_shape``.
-    - **num_stuck** - replications in which some component never moved.
+    - **num_stuck** - replications in which some latent component never moved.
     - **kernel** - its ``repr``.
     - **notes** - what else to know.
     """
@@ -50,8 +51,11 @@ class SimulationBasedCalibration(Diagnostic):
         return "; ".join([self._verdict(), *self._troubles(), *self.notes])
 
     def _verdict(self) -> str:
-        names, p_values = self._flat(self.p_values)
         num = len(next(iter(self.ranks.values())))
+        names, p_values = self._flat(self.p_values)
+        columns = np.concatenate([x.reshape(num, -1) for x in self.ranks.values()], 1)
+        ranked = np.flatnonzero(~np.isnan(p_values))
+        names, p_values, columns = [names[i] for i in ranked], p_values[ranked], columns[:, ranked]
         what = f"ranks of {len(names)} components in {num} replications"
         if not np.isfinite(self.value):
             return f"{what}: cannot tell"
@@ -59,7 +63,6 @@ class SimulationBasedCalibration(Diagnostic):
             return f"{what} are uniform, as they should be"
         adjusted = holm(p_values)
         worst = int(np.argmin(p_values))
-        columns = np.concatenate([x.reshape(num, -1) for x in self.ranks.values()], 1)
         return (
             f"{what} are not uniform: {np.sum(adjusted < _LEVEL)} fail, {names[worst]} most, where "
             f"{shape_in_words(columns[:, worst], self.num_draws)}"

@@ -88,7 +88,7 @@ def coverage(
             )
     if not probs:
         raise ValueError("probs must hold at least one probability.")
-    ranks = rank_of_truth(of_draws, of_truth, axis)
+    ranks = rank_of_truth(of_draws, of_truth, axis, np.random.default_rng(0))
     # One posterior is one replication, but for the error its components count one by one.
     rows = ranks.reshape(1, -1) if axis == 0 else ranks
     found = [central_coverage(rows, num_draws, prob) for prob in probs]

@@ -39,7 +39,10 @@ class ExpectedCoverage(Diagnostic):
             return f"{p}: as it should be"
         away = self.coverage - self.credibility
         low, high = away[self.credibility < 0.5].mean(), away[self.credibility > 0.5].mean()
-        if abs(low) >= abs(high):
+        if high < 0 < low:
+            # Far from the reference points, a shift and a lack of width look the same.
+            return f"{p}: not calibrated, as of draws that are too narrow, or shifted"
+        if abs(low) >= abs(high) and not low < 0 < high:
             return f"{p}: not calibrated, as of draws that are shifted"
         return f"{p}: not calibrated, as of draws that are too {'narrow' if high < 0 else 'wide'}"
 
@@ -84,7 +87,7 @@ def expected_coverage(
     >>> expected_coverage(key, draws, truth)
     ExpectedCoverage(... as it should be)
     >>> expected_coverage(key, 0.5 * draws, truth)
-    ExpectedCoverage(... not calibrated, as of draws that are too narrow)
+    ExpectedCoverage(... not calibrated, as of draws that are too narrow, or shifted)
     """
     points, true = _joined(draws, truth)
     num, num_draws = points.shape[:2]

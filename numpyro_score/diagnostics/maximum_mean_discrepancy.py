@@ -14,7 +14,7 @@ import numpy as np
 from numpyro_score._checks import check_int, check_positive
 from numpyro_score._precision import exact_products
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.diagnostics._lengthscale import median_distance
+from numpyro_score.diagnostics._lengthscale import median_distance, some_rows
 from numpyro_score.diagnostics._two_samples import two_samples
 from numpyro_score.diagnostics.result import Diagnostic
 
@@ -98,7 +98,9 @@ def maximum_mean_discrepancy(
     x, y = two_samples(draws, reference, _MIN_DRAWS)
     if lengthscale is None:
         # As many of each, however many there are.
-        lengthscale = median_distance(np.concatenate([_some(x), _some(y)]))
+        lengthscale = median_distance(
+            np.concatenate([some_rows(rows, _MEDIAN_ROWS) for rows in (x, y)])
+        )
     check_positive(lengthscale, "lengthscale")
     # Distances come from inner products, which lose digits far from the origin.
     z = jnp.asarray((np.concatenate([x, y]) - y.mean(0)) / lengthscale)
@@ -194,7 +196,3 @@ def _over_blocks(fn: Callable[..., PyTree], z: Array, columns: Array, kernel: Ke
         for values in (z, columns)
     )
     return jax.lax.map(block_sums, tuple(blocks))
-
-
-def _some(rows: np.ndarray) -> np.ndarray:
-    return rows[:: max(1, len(rows) // _MEDIAN_ROWS)][:_MEDIAN_ROWS]

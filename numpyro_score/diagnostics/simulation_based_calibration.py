@@ -20,7 +20,13 @@ from numpyro_score.diagnostics._prior_draws import (
     given_draws,
 )
 from numpyro_score.diagnostics._ranks import holm, rank_of_truth, uniformity_p_values
-from numpyro_score.diagnostics._replications import Posteriors, Quantities, Run, effective_sizes
+from numpyro_score.diagnostics._replications import (
+    Posteriors,
+    Quantities,
+    Run,
+    effective_sizes,
+    have_moved,
+)
 from numpyro_score.diagnostics.calibration_result import SimulationBasedCalibration
 from numpyro_score.infer import MALA
 
@@ -139,6 +145,7 @@ def simulation_based_calibration(
         {name: np.asarray(value) for name, value in truth.items()},
         draws,
         np.random.default_rng(seed),
+        latent=sites.latent,
         num_draws=num_draws,
         thinning=thinning,
         kernel=repr(posteriors.kernel()),
@@ -167,24 +174,35 @@ def _result(
     draws: dict[str, np.ndarray],
     random: np.random.Generator,
     *,
+    latent: tuple[str, ...],
     num_draws: int,
     thinning: int,
     kernel: str,
     notes: tuple[str, ...],
 ) -> SimulationBasedCalibration:
-    ranks = {name: rank_of_truth(draws[name], value, 1) for name, value in truth.items()}
+    ranks = {name: rank_of_truth(draws[name], value, 1, random) for name, value in truth.items()}
     p_values = {name: uniformity_p_values(r, num_draws, random) for name, r in ranks.items()}
+    for name, x in draws.items():
+        # As the upper triangle of a Cholesky factor: there is nothing to rank.
+        p_values[name] = np.where(np.all(x == x[:1, :1], (0, 1)), np.nan, p_values[name])
     ess = effective_sizes(draws)
     num = len(next(iter(ranks.values())))
-    stuck, finite = np.zeros(num, bool), True
-    for x in draws.values():
-        stuck |= np.all(x == x[:, :1], 1).reshape(num, -1).any(1)
-        finite &= bool(np.isfinite(x).all())
-    value = float(np.min(holm(np.concatenate([np.ravel(p) for p in p_values.values()]))))
+    finite = all(np.isfinite(x).all() for x in draws.values())
+    stuck = _stuck(draws, p_values, latent)
+    of_all = np.concatenate([np.ravel(p) for p in p_values.values()])
+    if np.isnan(of_all).all():
+        raise ValueError(
+            f"all that was to be ranked, {sorted(ranks)}, is constant: name sites in var_names, or "
+            "quantities, that have a posterior."
+        )
+    value = float(np.min(holm(of_all[~np.isnan(of_all)])))
     # Draws that depend on each other widen the distribution of ranks by this share of its
     # variance; below one standard error of that variance, it is not to be seen.
     share = max(np.max(2 / size - 2 / num_draws) for size in ess.values())
     told_by_dependence = share > np.sqrt(0.8 / num) and value < 0.01 and not stuck.any()
+    constants = np.isnan(of_all).sum()
+    if constants:
+        notes = (*notes, f"{constants} components are constant and have no rank")
     return SimulationBasedCalibration(
         value=value if finite and not told_by_dependence else float("nan"),
         error=0.0,
@@ -199,3 +217,16 @@ def _result(
         kernel=kernel,
         notes=notes,
     )
+
+
+def _stuck(
+    draws: dict[str, np.ndarray], p_values: dict[str, np.ndarray], latent: tuple[str, ...]
+) -> np.ndarray:
+    """Return the replications in which a latent component never moved.
+
+    A function of them, such as whether one is above 0, may be constant in one posterior.
+    """
+    watched = [name for name in draws if name in latent]
+    moved = [have_moved(draws[n])[:, ~np.isnan(p_values[n])] for n in watched or draws]
+    columns = np.concatenate([x.reshape(len(x), -1) for x in moved], 1)
+    return ~(columns.all(1) if watched else columns.any(1))

@@ -20,6 +20,8 @@ from numpyro_score.diagnostics.result import Diagnostic
 _MINIMUM = 20
 _NUM_RADII = 12
 _NEAREST = 2.0
+# Of an unconstrained coordinate: the square of its exponential is still a number.
+_FAR = 40.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +48,7 @@ class TailCheck(Diagnostic):
         """Return how to read the number, in one line."""
         if self.value == 0:
             return (
-                f"on all of {self.num_rays} rays the density falls off, out to {self.reach:g} "
+                f"on all of {self.num_rays} rays the density falls off, out to {self.reach:.3g} "
                 "times the radius of the data"
             )
         return (
@@ -84,7 +86,9 @@ def tail_check(
     :param data: shape ``(n, *event_shape)`` or ``(chains, draws, *event_shape)``.
     :param key: a random key, for the directions.
     :param num_rays: how many.
-    :param reach: above 2, in radii of the data.
+    :param reach: above 2, in radii of the data. In unconstrained coordinates no ray goes beyond 40
+        by it, because the square of exp(44) is no floating-point number; the result says how far
+        they went.
     :param event_dim: see :func:`kernel_stein_discrepancy`.
     :raises ValueError: fewer than 20 rows, a constant coordinate, or arguments that do not fit.
     :raises FloatingPointError: a row of the data is not finite. A score that is not finite fails.
@@ -109,6 +113,9 @@ def tail_check(
             "telling how far out is far. Leave it out, or add noise."
         )
     radius = np.sqrt(np.max(np.sum(((x - mean) / sd).reshape(len(x), -1) ** 2, 1)))
+    if field.transform is not None:
+        reachable = (_FAR - np.abs(mean).max()) / (radius * sd.max())
+        reach = min(reach, max(reachable, 1.01 * _NEAREST))
     radii = np.geomspace(_NEAREST, reach, _NUM_RADII)
     choice, directions = jax.random.split(key)
     if field.conditions is not None:

@@ -76,7 +76,11 @@ class Product(ComposedDistribution):
     ) -> None:
         factors = _as_list(distributions)
         numbers = as_weights(weights, len(factors))
-        factors, numbers = _take_apart(factors, numbers)
+        factors, numbers, log_normalizers = _take_apart(factors, numbers)
+        if log_normalizer is not None:
+            # It is that of the factors as they were given.
+            for constant in log_normalizers:
+                log_normalizer = log_normalizer + constant
         super().__init__(
             factors,
             numbers,
@@ -162,10 +166,14 @@ def as_weights(weights: Any, num: int) -> Array:
     return array
 
 
-def _take_apart(factors: list[Any], weights: Array) -> tuple[list[Any], Array]:
-    """Put the factors of a product in its place: a constant of it makes no difference."""
+def _take_apart(factors: list[Any], weights: Array) -> tuple[list[Any], Array, list[Array]]:
+    """Put the factors of a product in its place.
+
+    :return: factors, their weights, and the weighted log normalizers that were left behind.
+    """
     flat: list[Any] = []
     numbers: list[Array] = []
+    log_normalizers: list[Array] = []
     # Weights that a list is made of can be looked at one by one.
     for factor, weight in zip(factors, concretely(jnp.unstack, weights), strict=True):
         inner = type(factor) is Product
@@ -173,7 +181,11 @@ def _take_apart(factors: list[Any], weights: Array) -> tuple[list[Any], Array]:
         numbers.append(
             concretely(jnp.multiply, weight, factor.weights if inner else np.ones(1, np.float32))
         )
-    return flat, concretely(lambda *ws: jnp.concatenate(ws), *numbers) if numbers else weights
+        if inner and factor.log_normalizer is not None:
+            log_normalizers.append(concretely(jnp.multiply, weight, factor.log_normalizer))
+    if numbers:
+        weights = concretely(lambda *ws: jnp.concatenate(ws), *numbers)
+    return flat, weights, log_normalizers
 
 
 def _tails_may_fail(weights: Array) -> bool:

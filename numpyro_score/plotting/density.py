@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from numpyro_score._typing import Array
+from numpyro_score.distributions._parts import is_normalized
 from numpyro_score.plotting._axes import axes_or_new
 from numpyro_score.plotting._plane import check_points, find_plane, scatter
 
@@ -86,7 +87,7 @@ def _density(distribution: Any, points: np.ndarray) -> tuple[np.ndarray, str]:
         )
     log_prob = np.where(inside, log_prob, -np.inf)
     label = "density"
-    if not getattr(distribution, "normalized", True):
+    if not is_normalized(distribution):
         peak = log_prob.max()
         log_prob = log_prob - (peak if np.isfinite(peak) else 0.0)
         label = "density / its peak"

@@ -9,6 +9,7 @@ import numpy as np
 
 from numpyro_score._checks import as_shape, check_int
 from numpyro_score._typing import Array
+from numpyro_score.diagnostics._ranks import order_interval
 from numpyro_score.plotting._axes import axes_or_new
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def plot_image_posterior(
         of the coverage.
     :param observation: an image to show beside it, of as many pixels.
     :param num_draws: how many draws to show.
-    :param prob: of the intervals.
+    :param prob: of the intervals, which lie between order statistics of the draws; the title has
+        the nearest probability that so many draws allow.
     :param limits: values that are shown white and black; by default the least and the greatest of
         those shown.
     :param ax: as many axes as there are panels; by default those of a new figure.
@@ -99,10 +101,11 @@ def plot_image_posterior(
 def _show_coverage(axis: Any, every: np.ndarray, truth: np.ndarray, prob: float) -> None:
     from matplotlib.colors import ListedColormap
 
-    low, high = np.quantile(every, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
+    outside, exact = order_interval(prob, len(every))
+    below = np.sum(every < truth, 0)
     # -1, 0, 1: the truth lies below, within or above.
-    side = (truth > high).astype(int) - (truth < low)
-    title = f"{np.mean(side == 0):.0%} in {prob:.0%} interval"
+    side = (below > len(every) - outside).astype(int) - (below < outside)
+    title = f"{np.mean(side == 0):.0%} in {exact:.0%} interval"
     shown = _show(axis, title, side, cmap=ListedColormap(_COLORS), vmin=-1.5, vmax=1.5)
     bar = axis.figure.colorbar(shown, ax=[axis], location="bottom", aspect=10, label="truth")
     bar.set_ticks([-1, 0, 1], labels=["below", "in", "above"], fontsize=8)

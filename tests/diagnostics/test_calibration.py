@@ -48,6 +48,12 @@ def calibrate(model=normal_model, **options):
     return simulation_based_calibration(KEY, model, **(defaults | options))
 
 
+def result_of(truth, draws):
+    facts = {"num_draws": next(iter(draws.values())).shape[1], "thinning": 1, "kernel": "MALA"}
+    random = np.random.default_rng(0)
+    return _result(truth, draws, random, latent=tuple(truth), notes=(), **facts)
+
+
 @pytest.fixture(scope="module")
 def right():
     return calibrate(var_names=["mu", "twice"], thinning=4)
@@ -134,12 +140,34 @@ def test_effective_sizes_are_harmonic_means():
     white = random.normal(size=(40, 200))
     walks = np.cumsum(random.normal(size=(40, 200)), 1)
     shy = np.diff(random.normal(size=(40, 201)), axis=1)
-    draws = {"white": white, "walks": walks, "shy": shy, "still": np.ones((40, 200))}
+    draws = {"white": white, "walks": walks, "shy": shy, "constant": np.ones((40, 200))}
     sizes = effective_sizes(draws)
     assert sizes["shy"] == pytest.approx(200)
     assert 150 < sizes["white"] <= 200
     assert sizes["walks"] < 10
-    assert sizes["still"] == 1
+    assert sizes["constant"] == 200
+    assert effective_sizes({"still": np.ones((40, 200))})["still"] == 1
+
+
+def test_constants_and_ties_are_no_fault_of_the_kernel():
+    def model(y=None):
+        factor = numpyro.sample("factor", dist.LKJCholesky(2, 2.0))
+        numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(2), scale_tril=factor), obs=y)
+
+    result = calibrate(
+        model,
+        kernel=lambda model: MALA(model, step_size=0.3, adapt_mass_matrix=False),
+        num_warmup=100,
+        thinning=4,
+        quantities=lambda values, _: {"large": jnp.float32(values["factor"][1, 0] > 0)},
+    )
+    assert result.value > 0.01, repr(result)
+    assert result.num_stuck == 0
+    assert np.isnan(result.p_values["factor"]).tolist() == [[True, True], [False, False]]
+    assert "ranks of 3 components" in repr(result)
+    assert "2 components are constant and have no rank" in repr(result)
+    with pytest.raises(ValueError, match=r"\['one'\], is constant"):
+        result_of({"one": np.ones(60)}, {"one": np.ones((60, 20))})
 
 
 # -- what must be seen -------------------------------------------------------------------------
@@ -184,15 +212,7 @@ def test_quantities_that_are_not_finite_are_refused():
 def test_draws_that_are_not_finite_make_it_nan(right):
     draws = {"mu": right.draws["mu"].copy()}
     draws["mu"][3, 5] = np.nan
-    result = _result(
-        {"mu": right.truth["mu"]},
-        draws,
-        np.random.default_rng(0),
-        num_draws=99,
-        thinning=1,
-        kernel="MALA",
-        notes=(),
-    )
+    result = result_of({"mu": right.truth["mu"]}, draws)
     assert np.isnan(result.value)
     assert "cannot tell; draws are not finite in 1 replications" in repr(result)
 

@@ -10,6 +10,7 @@ from numpyro_score.diagnostics import coverage, expected_coverage
 from numpyro_score.diagnostics._ranks import (
     central_coverage,
     holm,
+    rank_of_truth,
     shape_in_words,
     uniformity_p_values,
 )
@@ -91,6 +92,14 @@ def test_coverage_refuses():
 # -- ranks -------------------------------------------------------------------------------------
 
 
+def test_ties_are_in_random_order():
+    truth, draws = np.zeros(2000), np.zeros((2000, 99))
+    draws[:, :20] = -1.0
+    ranks = rank_of_truth(draws, truth, 1, np.random.default_rng(0))
+    assert (ranks.min(), ranks.max()) == (20, 99)
+    assert uniformity_p_values(ranks - 20, 79, np.random.default_rng(1)) > 0.01
+
+
 @pytest.mark.parametrize(("num", "num_draws"), [(100, 99), (137, 30), (400, 19)])
 def test_p_values_of_uniform_ranks_are_no_smaller_than_uniform(num, num_draws):
     random = np.random.default_rng(0)
@@ -160,6 +169,16 @@ def test_wrong_posteriors_are_seen(change, said):
     result = expected_coverage(KEY, change(draws), truth)
     assert result.p_value < 1e-3
     assert said in repr(result)
+
+
+def test_narrow_posteriors_far_from_the_references_are_not_called_shifted():
+    """A narrow posterior far from the reference points has as many f near 0 as near 1."""
+    for seed in range(10):
+        draws, truth = exact(20 + seed, 300, 99, 2)
+        where = 10 * np.random.default_rng(seed).normal(size=truth.shape).astype(np.float32)
+        result = expected_coverage(KEY, where[:, None] + 0.5 * draws, where + truth)
+        assert result.p_value < 1e-3
+        assert "as of draws that are too narrow, or shifted" in repr(result)
 
 
 def test_it_sees_a_dependence_that_no_component_shows():

@@ -16,6 +16,7 @@ from numpyro_score.diagnostics import Finding, Findings, check
 from numpyro_score.diagnostics._data_findings import stein_findings
 from numpyro_score.diagnostics._density_findings import jacobian_finding, normalizer_finding
 from numpyro_score.diagnostics._proposals import Proposals
+from numpyro_score.diagnostics._stein_findings import LEVEL, stein_finding
 from numpyro_score.diagnostics._subject import Subject
 from numpyro_score.distributions import (
     DensityDistribution,
@@ -221,6 +222,18 @@ def test_a_condition_for_each_row_and_an_exact_sampler():
     assert {"data against draws of its sampler (p-value)", STEIN} <= failed(
         check(wrong, data, verbose=False)
     )
+
+
+def test_a_shift_of_the_widest_coordinate_is_seen():
+    scales = np.array([1.0, 100.0])
+    z = np.random.default_rng(0).normal(size=(500, 2))
+
+    def p_value(shift):
+        points = scales * (z + np.array([0.0, shift]))
+        return stein_finding(KEY, points, -points / scales**2, "", "rows").value
+
+    assert p_value(0.0) > LEVEL
+    assert p_value(0.5) < LEVEL
 
 
 def test_few_rows_and_numbers_that_are_not_finite_are_told():

@@ -9,6 +9,7 @@ from scipy.integrate import quad
 from scipy.stats import chi2
 
 from numpyro_score.diagnostics import _stein_kernel, kernel_stein_discrepancy
+from numpyro_score.diagnostics._lengthscale import median_distance
 from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
 
 KEY = jax.random.key(0)
@@ -108,6 +109,12 @@ def test_a_preconditioner_is_a_change_of_coordinates(matrix):
     ours = kernel_stein_discrepancy(-x, x, preconditioner=given)
     np.testing.assert_allclose(ours.value, plain.value, rtol=1e-4)
     np.testing.assert_allclose(ours.squared_error, plain.squared_error, rtol=1e-3)
+
+
+def test_the_lengthscale_is_that_of_all_chains():
+    """Of 1,800 draws the first 1,000 were looked at, which are those of the first chain."""
+    rows = np.random.default_rng(0).normal(size=(1800, 2)) * np.repeat([1.0, 30.0], 900)[:, None]
+    assert median_distance(rows) == pytest.approx(median_distance(rows[::-1]), rel=0.1)
 
 
 def expected_square(sd, size, lengthscale):

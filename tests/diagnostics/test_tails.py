@@ -54,6 +54,17 @@ def test_improper_tails_fail_and_say_where():
     assert check(lambda x: -gaussian(x)).value == 1
 
 
+@pytest.mark.parametrize(
+    "density",
+    [dist.Gamma(0.5, 1.0), dist.HalfCauchy(1.0), dist.Dirichlet(jnp.ones(3))],
+    ids=lambda density: type(density).__name__,
+)
+def test_heavy_tails_on_a_support_pass_as_far_as_numbers_go(density):
+    found = check(density, density.sample(KEY, (500,)))
+    assert found.value == 0
+    assert 2 < found.reach < 10
+
+
 def test_constraints_and_conditions():
     positive = dist.Gamma(2.0, 1.0).expand([2]).to_event(1)
     data = positive.sample(KEY, (100,))

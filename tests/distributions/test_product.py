@@ -89,6 +89,21 @@ def test_scores_are_added_and_products_taken_apart():
     np.testing.assert_allclose(jax.grad(d.log_prob)(x), d.score(x), rtol=1e-5)
 
 
+def test_a_normalizer_stays_when_a_product_is_taken_apart():
+    # N(0, 1)² = N(0, 1/2) / (2 √π).
+    halves = [dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0)]
+    inner = Product(halves, log_normalizer=-jnp.log(2 * jnp.sqrt(jnp.pi)))
+    exact = dist.Normal(0.0, jnp.sqrt(0.5))
+    x = jnp.linspace(-2, 2, 5)
+    np.testing.assert_allclose(inner.log_prob(x), exact.log_prob(x), rtol=1e-5)
+    again = Product([inner], log_normalizer=0.0)
+    np.testing.assert_allclose(again.log_prob(x), exact.log_prob(x), rtol=1e-5)
+    # Its square, normalized by that of N(0, 1/2)².
+    square = Product([inner], [2.0], log_normalizer=-0.5 * jnp.log(2 * jnp.pi))
+    np.testing.assert_allclose(square.log_prob(x), dist.Normal(0, 0.5).log_prob(x), rtol=1e-4)
+    assert Product([inner]).log_normalizer is None
+
+
 def test_a_power_of_a_density():
     d = tempered(dist.Normal(1.0, 2.0), 4.0)
     exact = dist.Normal(1.0, 4.0)

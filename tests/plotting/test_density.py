@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints
+from numpyro.distributions.transforms import AffineTransform
 
 from numpyro_score.distributions import EnergyDistribution, ScoreDistribution
 from numpyro_score.networks import EnergyMLP
@@ -40,6 +41,12 @@ def test_an_unnormalized_density_is_told_as_part_of_its_peak(figure_axes):
     assert ax.figure.axes[-1].get_ylabel() == "density / its peak"
     known = plot_density(ENERGY.with_log_normalizer(1.0), extent=EXTENT, ax=figure_axes)
     assert known.figure.axes[-1].get_ylabel() == "density"
+
+
+def test_an_unnormalized_density_inside_of_another_is_none_either(figure_axes):
+    wrapped = dist.TransformedDistribution(ENERGY, AffineTransform(0.0, 1.0))
+    ax = plot_density(wrapped, extent=EXTENT, num_points=30, ax=figure_axes)
+    assert ax.figure.axes[-1].get_ylabel() == "density / its peak"
 
 
 def test_nothing_is_shown_outside_of_the_support(figure_axes):

@@ -71,6 +71,17 @@ def test_coverage_is_that_of_the_central_interval(prob):
     assert abs(inside - prob) < 5 * error
 
 
+def test_few_draws_cover_as_often_as_the_title_says():
+    rng = np.random.default_rng(2)
+    draws, truth = rng.normal(size=(1, 20, 60, 60)), rng.normal(size=(60, 60))
+    axes = plot_image_posterior(draws, truth=truth, prob=0.9, num_draws=0)
+    inside, title = np.mean(shown(axes[-1]) == 0), axes[-1].get_title()
+    plt.close("all")
+    exact = 1 - 2 / 21
+    assert title.endswith(f"in {exact:.0%} interval")
+    assert abs(inside - exact) < 5 * np.sqrt(exact * (1 - exact) / 3600)
+
+
 def test_without_a_truth_there_is_no_coverage_and_axes_may_be_given():
     figure, axes = plt.subplots(1, 3)
     out = plot_image_posterior(DRAWS.reshape(2, 200, 2, 3), num_draws=1, limits=(0, 1), ax=axes)
