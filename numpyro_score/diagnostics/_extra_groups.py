@@ -65,8 +65,11 @@ def add_scores(data: Any, mcmc: Any) -> None:
         "score_norm": np.linalg.norm(scores, axis=-1),
         "virial": -np.sum(centred * scores, -1) / z.shape[-1],
     }
-    group = get_group(data, "sample_stats")
     added = dataset(statistics, Names({}, {}))
+    if not has_group(data, "sample_stats"):  # a kernel of which nothing is collected
+        add_group(data, "sample_stats", added)
+        return
+    group = get_group(data, "sample_stats")
     for name in statistics:
         group[name] = (("chain", "draw"), added[name].values)
     replace_group(data, "sample_stats", group)

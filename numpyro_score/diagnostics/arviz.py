@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from numpyro_score.diagnostics._groups import has_group
 from numpyro_score.diagnostics._run import last_field
 from numpyro_score.infer import TemperedSMC
 
-_GROUPS = ("posterior", "sample_stats")
 _PACKAGES = ("numpyro_score", "numpyro", "blackjax", "jax", "arviz")
 
 
@@ -19,8 +19,8 @@ def from_numpyro(mcmc: Any, **kwargs: Any) -> Any:
     """Return ``arviz.from_numpyro(mcmc, **kwargs)`` with attributes that name the kernel.
 
     R-hat and ESS of a biased kernel look as good as those of an exact one. So the groups
-    ``posterior`` and ``sample_stats`` tell which it was, also after a file has passed through
-    other hands:
+    ``posterior`` and ``sample_stats`` (where there is one) tell which it was, also after a file
+    has passed through other hands:
 
     - ``kernel`` - its ``repr``; its class, if it has none of its own.
     - ``biased`` - why the draws are biased; absent for an exact kernel.
@@ -47,10 +47,15 @@ def from_numpyro(mcmc: Any, **kwargs: Any) -> Any:
     import arviz as az
 
     data = az.from_numpyro(mcmc, **kwargs)
-    said = kernel_attributes(mcmc)
-    for group in _GROUPS:
-        data[group].attrs.update(said)
+    say_of_run(data, kernel_attributes(mcmc))
     return data
+
+
+def say_of_run(data: Any, said: dict[str, Any]) -> None:
+    """Give the groups of a run these attributes; a kernel can be without statistics."""
+    for group in ("posterior", "sample_stats"):
+        if has_group(data, group):
+            data[group].attrs.update(said)
 
 
 def kernel_attributes(mcmc: Any) -> dict[str, Any]:

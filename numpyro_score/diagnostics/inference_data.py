@@ -16,7 +16,12 @@ from numpyro_score.diagnostics._extra_groups import (
 from numpyro_score.diagnostics._groups import Names
 from numpyro_score.diagnostics._prediction_groups import add_predictions
 from numpyro_score.diagnostics._run import check_run, draws_by_site
-from numpyro_score.diagnostics.arviz import kernel_attributes, tuning_attributes, versions
+from numpyro_score.diagnostics.arviz import (
+    kernel_attributes,
+    say_of_run,
+    tuning_attributes,
+    versions,
+)
 
 
 def to_arviz(
@@ -106,13 +111,12 @@ def to_arviz(
         log_likelihood=log_likelihood and model is not None,
         **kwargs,
     )
-    said = kernel_attributes(mcmc) | tuning_attributes(mcmc) | versions()
-    for group in ("posterior", "sample_stats"):
-        data[group].attrs.update(said)
     if log_likelihood:
         drop_log_likelihood(data, left_out)
     if scores:
         add_scores(data, mcmc)
+    # Last of all, because the scores may be the first of the statistics.
+    say_of_run(data, kernel_attributes(mcmc) | tuning_attributes(mcmc) | versions())
     add_predictions(data, mcmc, samples, names, prior, posterior_predictive, key)
     add_warmup(data, mcmc, names, warmup)
     return data

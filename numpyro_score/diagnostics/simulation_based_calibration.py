@@ -229,4 +229,5 @@ def _stuck(
     watched = [name for name in draws if name in latent]
     moved = [have_moved(draws[n])[:, ~np.isnan(p_values[n])] for n in watched or draws]
     columns = np.concatenate([x.reshape(len(x), -1) for x in moved], 1)
-    return ~(columns.all(1) if watched else columns.any(1))
+    moving = columns.all(1) if watched else columns.any(1)
+    return np.asarray(~moving)

@@ -11,9 +11,12 @@ _BYTES, _BYTES_ON_ACCELERATOR = 2**23, 2**26
 _MAX_ROWS = 2**16
 
 
-def rows_that_fit(row: PyTree) -> int:
-    """Return a power of two that does not depend on the number of draws that are asked for."""
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(row))
+def rows_that_fit(*rows: PyTree) -> int:
+    """Return a power of two that does not depend on the number of draws that are asked for.
+
+    :param rows: shapes and dtypes of one row, at each stage of its way; the largest counts.
+    """
+    size = max(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(row)) for row in rows)
     room = _BYTES if jax.default_backend() == "cpu" else _BYTES_ON_ACCELERATOR
     fitting = max(1, room // max(size, 1))
     return min(_MAX_ROWS, max(16, 2 ** (fitting.bit_length() - 1)))

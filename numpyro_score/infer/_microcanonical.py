@@ -10,18 +10,25 @@ import jax
 import jax.numpy as jnp
 from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
 from jax.flatten_util import ravel_pytree
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.util import is_prng_key
 
 from numpyro_score._checks import check_positive
+from numpyro_score._threefry import restore_keys, unroll_keys
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.infer._arguments import check_variances
 from numpyro_score.infer._burn_in import burn_in
 from numpyro_score.infer._keys import split_key
+from numpyro_score.infer._levels import LevelledModel
 from numpyro_score.infer._paths import choose_path
-from numpyro_score.infer._target import flat_value_and_grad
+from numpyro_score.infer._target import Target, flat_value_and_grad
 from numpyro_score.infer.adapter import BlackJAXKernel
 
 LogDensity: TypeAlias = Callable[[Array], Array]
+
+# Fractions of the warm-up after which a chain whose target moves is tuned anew. The last is past
+# that of `ReplicaExchange`, and leaves a quarter for what else is tuned.
+_RETUNE = (0.0, 0.125, 0.25, 0.5, 0.75)
 
 
 class TrajectoryTuning(NamedTuple):
@@ -44,6 +51,10 @@ class MicrocanonicalKernel(BlackJAXKernel):
     warm-up, and the steps of warm-up pass at no cost. The first third of it is a run of MALA, which
     finds the posterior from afar and its scales: a particle of constant speed comes no nearer in a
     step than its step size, however steep the way.
+
+    Where the target moves during warm-up, with the other blocks of ``Gibbs`` or the levels of
+    :class:`ReplicaExchange`, what was tuned at the start is soon wrong: there the steps of warm-up
+    are steps, and the whole tuning is run at five of them.
 
     A chain is handed to BlackJAX relative to where it is, so that the variances that the tuning
     takes from ``E[x²] - E[x]²`` do not drown in a float32 far from the origin.
@@ -78,6 +89,7 @@ class MicrocanonicalKernel(BlackJAXKernel):
         self._adapt_step_size = adapt_step_size
         self._adapt_mass_matrix = adapt_mass_matrix
         self._path = choose_path(path, path_nodes, self.two_points, type(self).__name__)
+        self._target_moves = False
 
     @abstractmethod
     def _initial_fields(self, rng_key: Array, score: Array) -> dict[str, Array]:
@@ -104,6 +116,13 @@ class MicrocanonicalKernel(BlackJAXKernel):
 
     # -- set-up ------------------------------------------------------------------------------
 
+    def _build_target(
+        self, rng_key: Array, init_params: PyTree, model_args: tuple, model_kwargs: dict[str, Any]
+    ) -> tuple[Target, PyTree]:
+        siblings = model_kwargs.get(GIBBS_SITES_KWARG)
+        self._target_moves = bool(siblings) or isinstance(self._model, LevelledModel)
+        return super()._build_target(rng_key, init_params, model_args, model_kwargs)
+
     def _start(self, rng_key: Array, z: PyTree, potential_fn: Callable[[PyTree], Array]) -> Any:
         rng_key, start_key = split_key(rng_key)
 
@@ -119,8 +138,8 @@ class MicrocanonicalKernel(BlackJAXKernel):
                 rng_key=rng_key,
                 **self._initial_fields(start_key, -gradient),
             )
-            if self._tunes:
-                state = self._tune_at_once(self._burn_in(state, potential_fn), potential_fn)
+            if self._tunes and not self._target_moves:
+                state = self._tuned(state, potential_fn)
             state = state._replace(**self._path.enter(potential_fn, state.z))
             # A start that was not finite is told, wherever tuning has led.
             return state._replace(
@@ -159,9 +178,19 @@ class MicrocanonicalKernel(BlackJAXKernel):
         def step(state: Any) -> Any:
             return self._step(state, potential_fn)
 
+        def tune(state: Any) -> Any:
+            state = _with_plain_key(lambda state: self._tuned(state, potential_fn), state)
+            return state._replace(**self._path.enter(potential_fn, state.z))
+
         if not is_prng_key(state.rng_key):
-            step = jax.vmap(step, in_axes=(self._axes(),), out_axes=self._axes())
+            axes = self._axes()
+            step, tune = (jax.vmap(fn, in_axes=(axes,), out_axes=axes) for fn in (step, tune))
         if not self._tunes:
+            return step(state)
+        if self._target_moves:
+            due = jnp.isin(state.i, jnp.array([int(x * self._num_warmup) for x in _RETUNE]))
+            # No branch: where the user maps Gibbs over chains, both sides would run at each step.
+            state = jax.lax.fori_loop(0, due.astype(int), lambda _, state: tune(state), state)
             return step(state)
         in_warmup = state.i < self._num_warmup
         return jax.lax.cond(in_warmup, lambda s: s._replace(i=s.i + 1), step, state)
@@ -180,6 +209,11 @@ class MicrocanonicalKernel(BlackJAXKernel):
     @property
     def _num_tuning(self) -> int:
         return self._num_warmup - self._num_warmup // 3
+
+    def _tuned(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
+        # From nothing that was tuned before: BlackJAX lets a step size grow by little.
+        state = state._replace(adapt_state=self._initial_tuning(state.score.size))
+        return self._tune_at_once(self._burn_in(state, potential_fn), potential_fn)
 
     def _burn_in(self, state: Any, potential_fn: Callable[[PyTree], Array]) -> Any:
         rng_key, burn_in_key = jax.random.split(state.rng_key)
@@ -217,6 +251,15 @@ class MicrocanonicalKernel(BlackJAXKernel):
 
     def _describe(self) -> list[str]:
         return ["diagonal metric"]
+
+
+def _with_plain_key(fn: Callable[[Any], Any], state: Any) -> Any:
+    """Return ``fn(state)`` by code that compiles in half the time, and draws the same numbers."""
+    plain = jax.random.key(0, impl="threefry2x32")
+    if state.rng_key.dtype != unroll_keys(plain).dtype:
+        return fn(state)
+    state = fn(state._replace(rng_key=restore_keys(state.rng_key, plain)))
+    return state._replace(rng_key=unroll_keys(state.rng_key))
 
 
 def _relative_to(

@@ -22,6 +22,10 @@ _STATISTICS = {
 }
 
 
+# A variable of this name would be the coordinate of its own axis.
+_AXES = {"chain", "draw"}
+
+
 class Variable(NamedTuple):
     """A variable of the store.
 
@@ -50,6 +54,8 @@ def check_netcdf() -> None:
 def variables_of(fields: dict[str, PyTree], sample_field: str) -> list[Variable]:
     """Return the variables of the leaves of ``fields``, in their order.
 
+    A name that NetCDF has for something else gets an underscore: ``draw_``.
+
     :param fields: shapes and dtypes of one draw of one chain.
     :raises TypeError: for numbers that NetCDF cannot hold.
     """
@@ -70,7 +76,8 @@ def variables_of(fields: dict[str, PyTree], sample_field: str) -> list[Variable]
         known = _STATISTICS.get(name, name) if group == "sample_stats" else name
         # A slash, as numpyro.handlers.scope puts it, would be a group of its own.
         known = known.replace("/", ".")
-        while (group, known) in {(variable.group, variable.name) for variable in out}:
+        taken = {variable.name for variable in out if variable.group == group}
+        while known in taken | _AXES:
             known += "_"
         dtype, shape = np.dtype(leaf.dtype).name, tuple(leaf.shape)
         out.append(Variable(group, known, dtype, shape, known == "lp"))

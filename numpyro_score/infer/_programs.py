@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from numpyro.util import identity, nested_attrgetter
 
 from numpyro_score._threefry import restore_keys, unroll_keys
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._blocks import batched, in_blocks
 from numpyro_score.infer._capacity import rows_that_fit
 from numpyro_score.infer._fresh_kernel import fresh, is_traceable
 from numpyro_score.infer._keys import as_data
@@ -20,7 +21,10 @@ from numpyro_score.infer._run_arguments import RunArguments
 from numpyro_score.infer._step_loop import Tally, take_steps
 from numpyro_score.infer.adapter import BlackJAXKernel
 
-_BLOCK = 256
+#: An initialized kernel, and the arguments of its model.
+Bound: TypeAlias = tuple[MCMCKernel, tuple, dict[str, Any]]
+
+_NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
 
 
 class Collected(NamedTuple):
@@ -112,16 +116,14 @@ class Programs:
 
     def try_chunk(self, state: PyTree, arguments: RunArguments) -> None:
         """Trace a chunk; raises what tracing raises."""
-        zero = jax.ShapeDtypeStruct((), jnp.int32)
-        _, rows, _ = jax.eval_shape(self._chunk, state, arguments.arrays, zero, zero, zero)
-        jax.eval_shape(self._postprocess, rows, zero, arguments.arrays)
+        rows = self._rows_of_chunk(state, arguments)
+        jax.eval_shape(self._postprocess, rows, _NUMBER, arguments.arrays)
 
     def outputs(self, state: PyTree, arguments: RunArguments) -> dict[str, PyTree]:
         """Return shapes and dtypes of one kept draw of one chain, by field."""
         arrays = arguments.arrays if self.traced else []
-        zero = jax.ShapeDtypeStruct((), jnp.int32)
-        _, rows, _ = jax.eval_shape(self._chunk, state, arrays, zero, zero, zero)
-        fields = jax.eval_shape(self._postprocess, rows, zero, arrays)
+        rows = self._rows_of_chunk(state, arguments)
+        fields = jax.eval_shape(self._postprocess, rows, _NUMBER, arrays)
         # Axes of rows and, in a batch, of chains.
         lead = 1 if self._num_lanes is None else 2
         drop = lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype)  # noqa: E731
@@ -154,7 +156,12 @@ class Programs:
 
     def rows_per_chunk(self, state: PyTree) -> int:
         """Return how many draws a chunk can hold."""
-        return self._capacity or rows_that_fit(jax.eval_shape(self._row, state))
+        rows = jax.tree.leaves(self._rows_of_chunk(state, self._arguments))
+        return rows[0].shape[0] if rows else self._capacity or rows_that_fit(())
+
+    def _rows_of_chunk(self, state: PyTree, arguments: RunArguments) -> PyTree:
+        arrays = arguments.arrays if self.traced else []
+        return jax.eval_shape(self._chunk, state, arrays, _NUMBER, _NUMBER, _NUMBER)[1]
 
     # -- what is traced ------------------------------------------------------------------------
 
@@ -163,7 +170,7 @@ class Programs:
         kernel = fresh(self.kernel)
         return strong(kernel.init(rng_key, self._num_warmup, init_params, args, kwargs))
 
-    def _bind(self, draw: PyTree, arrays: list[Array]) -> tuple[MCMCKernel, tuple, dict[str, Any]]:
+    def _bind(self, draw: PyTree, arrays: list[Array]) -> Bound:
         """Return an initialized kernel and its arguments; of `init`, only closures are used."""
         if not self.traced:
             assert self._bound is not None, "start or prepare"
@@ -197,9 +204,11 @@ class Programs:
     def _traced_chunk(
         self, state: PyTree, arrays: list[Array], num_steps: Array, skipped: Array, thinning: Array
     ) -> tuple[PyTree, tuple[PyTree, ...], Tally]:
-        kernel, args, kwargs = self._bind(self._row(state)[0], arrays)
+        bound = self._bind(self._row(state)[0], arrays)
         row = jax.eval_shape(self._row, state)
-        num_rows = self._capacity or rows_that_fit(row)
+        # Deterministic sites can be far larger than what is sampled.
+        finished = (jax.eval_shape(self._finish(bound), row[0]), *row[1:])
+        num_rows = self._capacity or rows_that_fit(row, finished)
 
         def keep(i: Array, state: PyTree, rows: PyTree) -> PyTree:
             # Each step of a group overwrites the one before; skipped ones are overwritten by all.
@@ -210,7 +219,7 @@ class Programs:
         first = strong(state)
         # A kernel that we do not know may take keys apart.
         begin = unroll_keys(first) if is_traceable(self.kernel) else first
-        last, rows, tally = take_steps(kernel, (args, kwargs), num_steps, keep, (begin, rows))
+        last, rows, tally = take_steps(bound[0], bound[1:], num_steps, keep, (begin, rows))
         return restore_keys(last, first), rows, tally
 
     def _traced_fields(
@@ -230,52 +239,27 @@ class Programs:
 
     def _traced_postprocess(self, rows: PyTree, num_rows: Array, arrays: list[Array]) -> PyTree:
         first = jax.tree.map(lambda x: x[0], rows)
+        given = self._collected.postprocess_fn is not None
+        finish = self._finish(None if given else self._bind(first, arrays))
+        return rows if finish is identity else in_blocks(finish, rows, num_rows)
+
+    def _finish(self, bound: Bound | None) -> Callable[[PyTree], PyTree]:
+        """Return what makes the draws of all lanes from a row; it is the user's where given."""
         fn = self._collected.postprocess_fn
         if fn is None:
-            kernel, args, kwargs = self._bind(first, arrays)
+            assert bound is not None, "bind"
+            kernel, args, kwargs = bound
             fn = kernel.postprocess_fn(args, kwargs)
         if fn is identity and not self._collected.removed_sites:
-            return rows
-        finish = self._finish(fn)
-        if self._num_lanes is not None:
-            finish = _batched(finish, self._num_lanes)
-        capacity = jax.tree.leaves(rows)[0].shape[0] if jax.tree.leaves(rows) else 1
-        block = min(capacity, _BLOCK)
-        finish = _batched(finish, block)
+            return fn
 
-        def body(i: Array, out: PyTree) -> PyTree:
-            # The last block may reach back into the one before it, whose rows come out the same.
-            at = jnp.minimum(i * block, capacity - block)
-            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, block), rows)
-            return jax.tree.map(
-                lambda out, new: jax.lax.dynamic_update_slice_in_dim(out, new, at, 0),
-                out,
-                finish(part),
-            )
-
-        shapes = jax.eval_shape(finish, jax.tree.map(lambda x: x[:block], rows))
-        out = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), shapes)
-        return jax.lax.fori_loop(0, (num_rows + block - 1) // block, body, out)
-
-    def _finish(self, fn: Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
         def finish(draw: PyTree) -> PyTree:
             values = fn(draw)
             for site in self._collected.removed_sites:
                 values = {name: value for name, value in values.items() if name != site}
             return jax.tree.map(jnp.asarray, values)
 
-        return finish
-
-
-def _batched(fn: Callable[[PyTree], PyTree], size: int) -> Callable[[PyTree], PyTree]:
-    """Map ``fn`` over the leading axis; a tree without arrays has none, and is repeated."""
-
-    def mapped(tree: PyTree) -> PyTree:
-        if jax.tree.leaves(tree):
-            return jax.vmap(fn)(tree)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), fn(tree))
-
-    return mapped
+        return finish if self._num_lanes is None else batched(finish, self._num_lanes)
 
 
 def strong(tree: PyTree) -> PyTree:
@@ -289,5 +273,10 @@ def strong(tree: PyTree) -> PyTree:
 
 
 def _finite_start(state: PyTree) -> bool:
-    values = [getattr(state, name, None) for name in ("potential_energy", "score", "z_grad")]
-    return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(values))
+    """Whether energies and scores are finite, those of states inside the state included."""
+    told = {"potential_energy", "score", "z_grad"}
+    return all(
+        bool(jnp.isfinite(x).all())
+        for path, x in jax.tree.leaves_with_path(state)
+        if told & {getattr(entry, "name", None) for entry in path}
+    )

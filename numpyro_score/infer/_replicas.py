@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from numpyro.util import is_prng_key
 
 from numpyro_score._typing import Array, PyTree
+from numpyro_score.infer._keys import split_key
 from numpyro_score.infer._ladder import even_out
 from numpyro_score.infer._levels import Level, LevelledPotential
 from numpyro_score.infer._replica_state import (
@@ -71,7 +72,10 @@ class Replicas:
             step = lambda _, replica: self.mover._advance(replica, potential_fn)  # noqa: E731
             return jax.lax.fori_loop(0, self.num_moves, step, replica)
 
-        return self._at_each(moves, state, potential)
+        # Keys of its own would go on as they were where a run goes on with another key.
+        rng_key, moves_key = split_key(state.rng_key)
+        replicas = state.replicas._replace(rng_key=self._spread(moves_key))
+        return self._at_each(moves, state._replace(rng_key=rng_key, replicas=replicas), potential)
 
     def swap(
         self, state: ReplicaExchangeState, potential: LevelledPotential

@@ -6,14 +6,25 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
-from numpyro.infer.util import transform_fn
+from numpyro.infer import init_to_sample
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.util import constrain_fn, transform_fn, unconstrain_fn
 from numpyro.util import identity
 
 from numpyro_score._typing import Array, PyTree
-from numpyro_score.infer._initialization import given_start, initialize
-from numpyro_score.infer.model_checks import OnDependence, check_structure, refuse_subsampling
+from numpyro_score.infer._dependence import output_labels
+from numpyro_score.infer._initialization import check_init_params, given_start, initialize
+from numpyro_score.infer.model_checks import (
+    ModelError,
+    OnDependence,
+    check_structure,
+    prototype_trace,
+    refuse_subsampling,
+)
 
 
 class Target(NamedTuple):
@@ -47,18 +58,40 @@ def model_target(
     :raises ModelError: for a model that cannot be sampled, see :func:`check_model`.
     """
     check_structure(model, model_args, model_kwargs, check_plates, on_dependence)
+    in_gibbs = GIBBS_SITES_KWARG in model_kwargs
+    if in_gibbs:
+        _refuse_supports_across_blocks(model, model_args, model_kwargs)
     info = initialize(rng_key, model, init_strategy, model_args, model_kwargs)
-    z = info.param_info.z
-    if init_params is not None:
-        z = given_start(init_params, info, model_kwargs)
     transforms = _static_transforms(info.model_trace)
-    postprocess_fn = _of_arguments(info.postprocess_fn)
+    z = info.param_info.z
+    if init_params is not None and transforms is None and in_gibbs:
+        # The bijections of these values; the trace has those of others.
+        start = unconstrain_fn(model, model_args, model_kwargs, init_params)
+        check_init_params(start, z)
+        z = start
+    elif init_params is not None:
+        z = given_start(init_params, info, model_kwargs)
+
+    potential_fn, postprocess_fn = map(_of_arguments, (info.potential_fn, info.postprocess_fn))
+    if transforms is None:
+        # NumPyro's postprocess_fn takes a support under `to_event` to be what it was at the start.
+        return Target(potential_fn, _replay(model, True), _replay(model, False)), z
 
     def constrain(args: tuple, kwargs: dict[str, Any] | None) -> Callable[[PyTree], PyTree]:
         return lambda z: transform_fn(transforms, z)
 
-    constrain_fn = postprocess_fn if transforms is None else constrain
-    return Target(_of_arguments(info.potential_fn), postprocess_fn, constrain_fn), z
+    return Target(potential_fn, postprocess_fn, constrain), z
+
+
+def _replay(model: Callable[..., Any], deterministic: bool) -> Callable[..., Any]:
+    """Return the map to constrained values, and deterministic sites, by a run of the model."""
+    # Gibbs leaves out the sites of other blocks: any values will do, no support needs them.
+    whole = handlers.substitute(handlers.seed(model, 0), substitute_fn=init_to_sample)
+
+    def replay(args: tuple, kwargs: dict[str, Any] | None) -> Callable[[PyTree], PyTree]:
+        return lambda z: constrain_fn(whole, args, kwargs or {}, z, deterministic)
+
+    return replay
 
 
 def potential_target(
@@ -78,7 +111,10 @@ def _of_arguments(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _static_transforms(trace: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the bijections of the latent sites, or None where one depends on other values."""
+    """Return the bijections of the latent sites, or None where one holds an array.
+
+    It may be one of the model's arguments, or depend on another site.
+    """
     supports = {
         name: site["fn"].support
         for name, site in trace.items()
@@ -87,6 +123,42 @@ def _static_transforms(trace: dict[str, Any]) -> dict[str, Any] | None:
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(supports)):
         return None
     return {name: biject_to(support) for name, support in supports.items()}
+
+
+def _refuse_supports_across_blocks(
+    model: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+) -> None:
+    """Refuse a block of Gibbs with a support that depends on sites of other blocks."""
+    trace = prototype_trace(model, args, kwargs)
+    if _static_transforms(trace) is not None:
+        return
+    own = _latent_sites(trace)
+    kwargs = {name: value for name, value in kwargs.items() if name != GIBBS_SITES_KWARG}
+    latent = _latent_sites(prototype_trace(model, args, kwargs))
+
+    def supports(latent: dict[str, PyTree]) -> dict[str, list[Array]]:
+        substituted = handlers.substitute(handlers.seed(model, 0), data=latent)
+        trace = handlers.trace(substituted).get_trace(*args, **kwargs)
+        return {k: [jnp.asarray(x) for x in jax.tree.leaves(trace[k]["fn"].support)] for k in own}
+
+    jaxpr, shapes = jax.make_jaxpr(supports, return_shape=True)(latent)
+    outputs = iter(output_labels(jaxpr, [frozenset([name]) for name in sorted(latent)]))
+    needs = {k: frozenset().union(*(next(outputs) for _ in v)) for k, v in sorted(shapes.items())}
+    dependent = [name for name, labels in needs.items() if labels - own.keys()]
+    if dependent:
+        raise ModelError(
+            f"The supports of sites {dependent} depend on other sites; Gibbs does not support "
+            "value-dependent supports across blocks: put both sites in one block."
+        )
+
+
+def _latent_sites(trace: dict[str, Any]) -> dict[str, PyTree]:
+    """Return the values of the latent sites of a trace."""
+    return {
+        name: site["value"]
+        for name, site in trace.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
 
 
 def flat_value_and_grad(potential_fn: Callable[[PyTree], Array], z: PyTree) -> tuple[Array, Array]:

@@ -18,10 +18,14 @@ class BatchStream:
 
     Make it once, outside the model. The iterator decides which rows come, so that the posterior is
     right only where each batch is a random draw of as many rows as the plate takes: shuffle, drop a
-    last batch that is smaller, and repeat without end (or for at least ``num_warmup +
-    num_samples`` batches, a twentieth more, and two per chain). Several chains share the stream:
-    each takes its own batches. What the iterator has given is gone, so a run that is resumed in
-    another process does not repeat it to the bit; a function of the rows does.
+    last batch that is smaller, and repeat without end. Several chains share the stream: each takes
+    its own batches. What the iterator has given is gone, so a run that is resumed in another
+    process does not repeat it to the bit; a function of the rows does.
+
+    A stream that ends must have, for each chain: one batch for each step of ``num_warmup +
+    num_samples`` (``SGHMC``: ``num_integration_steps`` for each), one more for every twenty steps
+    of the warm-up and of the rest, begun ones included, and four for the start. A start whose
+    density is not finite is tried again, with further batches.
 
     :param batches: pytrees of NumPy arrays, all of the same shapes.
     :raises ValueError: at once where there is no batch. While sampling, where the stream ends or

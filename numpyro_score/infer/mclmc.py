@@ -62,7 +62,8 @@ class MCLMC(MicrocanonicalKernel):
 
     Warm-up is BlackJAX's own tuning of L, step size and variances
     (``mclmc_find_L_and_step_size``): initialization runs it, for as many steps as warm-up has, and
-    the steps of warm-up then pass at no cost.
+    the steps of warm-up then pass at no cost. Beside other blocks of ``Gibbs`` warm-up takes steps,
+    and tunes anew at five of them, for as many steps each.
 
     **References:** Robnik, De Luca, Silverstein & Seljak (2023), "Microcanonical Hamiltonian Monte
     Carlo"; Robnik & Seljak (2024), "Fluctuation without dissipation: Microcanonical Langevin Monte

@@ -15,6 +15,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.distributions import LearnedDistribution
 from numpyro_score.distributions._parts import unnormalized_parts
+from numpyro_score.infer._control_flow import UnhidePlates
 from numpyro_score.infer._dependence import output_labels
 
 #: Called with a site, the name of a field, what the field depends on, and the trace.
@@ -56,7 +57,7 @@ def check_model(model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         normalizer Z is then a function of what is inferred; Murray et al. (2006), "MCMC for
         doubly-intractable distributions".
     :raises ModelError: where there is no continuous latent site, where a latent site is
-        discrete, or where a plate subsamples its data.
+        discrete, or where a plate subsamples its data, also inside NumPyro's ``scan`` or ``cond``.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> from numpyro_score.distributions import EnergyDistribution
@@ -85,7 +86,8 @@ def check_structure(
     :param check_plates: called with the trace; refuses plates.
     :param on_dependence: called for all that normalizers depend on; None to refuse any of it.
     """
-    trace = prototype_trace(model, args, kwargs)
+    with UnhidePlates(_refuse_hidden):
+        trace = prototype_trace(model, args, kwargs)
     check_plates(trace)
     check_latent_sites(trace)
     if GIBBS_SITES_KWARG in kwargs:
@@ -122,6 +124,18 @@ def refuse_subsampling(trace: dict[str, Any]) -> None:
                 "condition on one fixed subset; remove subsample_size, or use a kernel that draws "
                 "a fresh minibatch at every step: SGLD, SGHMC or SGNHT."
             )
+
+
+def _refuse_hidden(name: str, size: int, subsample_size: int | None) -> None:
+    if subsample_size not in (None, size):
+        raise ModelError(
+            f"Plate {name!r} subsamples {subsample_size} of {size} rows inside scan or cond, which "
+            "hide it from the kernel: it would keep one fixed subset. Remove subsample_size; or, "
+            "for SGLD, SGHMC or SGNHT, take the rows before scan or cond, `with numpyro.plate("
+            f"{name!r}, {size}, subsample_size={subsample_size}) as rows: pass`, and put a plate "
+            f"of these {subsample_size} rows inside, under handlers.scale(scale={size} / "
+            f"{subsample_size})."
+        )
 
 
 def check_latent_sites(trace: dict[str, Any]) -> None:

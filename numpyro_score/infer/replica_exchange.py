@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.util import is_prng_key
 
 from numpyro_score._checks import check_int
@@ -31,6 +32,7 @@ from numpyro_score.infer._replicas import Replicas
 from numpyro_score.infer._target import Target
 from numpyro_score.infer.adapter import BlackJAXKernel
 from numpyro_score.infer.exchange import Exchange
+from numpyro_score.infer.model_checks import ModelError
 from numpyro_score.infer.registry import register_kernel
 from numpyro_score.infer.stochastic import StochasticGradientKernel
 
@@ -101,6 +103,8 @@ class ReplicaExchange(BlackJAXKernel):
     :param adapt_levels: whether warm-up lays the levels anew; the first and the last stay.
     :raises TypeError: ``kernel`` is none that can move replicas.
     :raises ValueError: levels that are no ladder; at initialization, a ladder of equal levels.
+    :raises ModelError: at initialization, for a block of ``Gibbs`` that has siblings: the replicas
+        are draws for their old values.
 
     >>> import jax, jax.numpy as jnp, numpyro
     >>> from numpyro_score.distributions import DiffusionDistribution
@@ -169,6 +173,13 @@ class ReplicaExchange(BlackJAXKernel):
     ) -> tuple[Target, PyTree]:
         model = self._model
         assert model is not None, "_check_kernel"
+        if model_kwargs.get(GIBBS_SITES_KWARG):
+            raise ModelError(
+                "ReplicaExchange cannot be one of several blocks of Gibbs: replicas at the other "
+                "levels are draws for the siblings' old values, and swaps would carry them into "
+                "the posterior. Put all sites into ReplicaExchange, or take its kernel alone, "
+                f"{type(self._kernel).__name__}(model), as the block."
+            )
         self._levels = build_ladder(
             self._num_replicas,
             self._noise_levels,

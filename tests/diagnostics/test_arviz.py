@@ -5,11 +5,13 @@ from __future__ import annotations
 import arviz as az
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from jax import random
-from numpyro.infer import HMC, MCMC
+from numpyro.infer import HMC, MCMC, BarkerMH, DiscreteGibbs, Gibbs
 
-from numpyro_score.diagnostics import from_numpyro
+from numpyro_score.diagnostics import from_numpyro, to_arviz
 from numpyro_score.infer import MALA, MCLMC, ULA
 
 NUM_CHAINS = 2
@@ -49,6 +51,31 @@ def test_an_exact_kernel_is_named_and_not_called_biased(kernel_cls):
     assert attributes["kernel"].startswith(kernel_cls.__name__)
     assert " at 0x" not in attributes["kernel"]
     assert "biased" not in attributes
+
+
+def test_a_kernel_of_which_nothing_is_collected_has_a_kernel_all_the_same():
+    def model():
+        numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.sample("k", dist.Bernoulli(0.4))
+
+    mcmc = MCMC(
+        Gibbs([(DiscreteGibbs(model), ["k"]), (MALA(model), ["x"])]),
+        num_warmup=5,
+        num_samples=5,
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0))
+    for convert in (from_numpyro, to_arviz):
+        assert convert(mcmc)["posterior"].attrs["kernel"].startswith("Gibbs")
+
+
+def test_scores_are_the_only_statistics_of_a_kernel_without():
+    kernel = BarkerMH(lambda: numpyro.sample("x", dist.Normal(0.0, 1.0)))
+    mcmc = MCMC(kernel, num_warmup=5, num_samples=5, progress_bar=False)
+    mcmc.run(random.key(0))
+    statistics = to_arviz(mcmc)["sample_stats"]
+    assert set(statistics.data_vars) == {"score_norm", "virial"}
+    assert statistics.attrs["kernel"].startswith("BarkerMH")
 
 
 def test_arguments_are_those_of_arviz():

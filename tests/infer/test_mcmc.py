@@ -148,6 +148,15 @@ def test_only_kept_draws_are_postprocessed():
     assert len(kept) == 10
 
 
+def test_a_chunk_has_room_for_what_draws_become():
+    """Not for what is sampled alone: a deterministic site can be larger by far."""
+    wide = lambda z: {"z": z, "wide": jnp.full(50_000, z)}  # noqa: E731
+    kernel = MALA(potential_fn=lambda z: 0.5 * z**2)
+    mcmc = run(MCMC, kernel, init_params=jnp.zeros(()), extra_fields=(), postprocess_fn=wide)
+    (programs,) = mcmc._programs._programs.values()
+    assert programs.rows_per_chunk(mcmc.last_state) <= 2**26 / (4 * 50_000)
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="memory of its own")
 def test_draws_are_held_once():
     draws = Draws(6, [])

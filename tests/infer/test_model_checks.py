@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax, random
+from numpyro.contrib.control_flow import cond, scan
 from numpyro.distributions import constraints
 from numpyro.infer import MCMC, DiscreteGibbs, Gibbs
 
@@ -130,6 +131,30 @@ def test_subsampling_is_refused():
 
     with pytest.raises(ModelError, match="'rows' subsamples 2 of 10"):
         check_model(model)
+
+
+@pytest.mark.parametrize("inner", ["scan", "cond", "cond in scan"])
+def test_subsampling_that_scan_or_cond_hides_is_refused(inner):
+    def model(subsample_size):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+
+        def look(carry, _=None):
+            with numpyro.plate("rows", 10, subsample_size=subsample_size):
+                batch = numpyro.subsample(jnp.ones(10), event_dim=0)
+                numpyro.sample("y", dist.Normal(mu, 1.0), obs=batch)
+            return carry, None
+
+        def perhaps(carry, _=None):
+            return cond(mu > 0, look, look, carry)
+
+        if inner == "cond":
+            perhaps(0.0)
+        else:
+            scan(look if inner == "scan" else perhaps, 0.0, None, length=2)
+
+    with pytest.raises(ModelError, match="'rows' subsamples 2 of 10 rows inside scan or cond"):
+        check_model(model, 2)
+    check_model(model, None)
 
 
 def test_gibbs_does_not_hide_a_dependence():

@@ -206,18 +206,15 @@ def test_starts_resuming_and_pooled_adaptation():
         run(kernel, num_chains=1)
 
 
-def test_a_block_of_gibbs(short):
-    from numpyro.infer import Gibbs
-
-    def model():
-        x = numpyro.sample("x", DiffusionDistribution(TOY.energy(SDE), SDE, (2,)))
-        numpyro.sample("y", dist.Normal(x.sum(), 1.0))
-
-    of_x = ReplicaExchange(MALA(model), num_replicas=2, num_moves=1, adapt_levels=False)
-    kernel = Gibbs([(of_x, ["x"]), (MALA(model, adapt_mass_matrix=False), ["y"])])
-    mcmc = numpyro.infer.MCMC(kernel, num_warmup=10, num_samples=10, progress_bar=False)
-    mcmc.run(jax.random.key(0))
-    assert np.isfinite(mcmc.get_samples()["y"]).all()
+def test_a_run_that_goes_on_follows_its_new_key():
+    """The moves too: they have keys of their own, one for each replica."""
+    kernel = ReplicaExchange(MALA(toy_model()), num_replicas=3, num_moves=2)
+    start = kernel.init(jax.random.key(0), 0)
+    step = jax.jit(lambda key: kernel.sample(start._replace(rng_key=key), (), {}).replicas.z["x"])
+    one, other = jax.random.split(jax.random.key(1))
+    np.testing.assert_array_equal(step(one), step(one))
+    both = np.concatenate([step(one), step(other)])
+    assert len(np.unique(both, axis=0)) == 6
 
 
 def test_says_what_it_is(short):

@@ -1,14 +1,16 @@
 """Ladders and kernels that replica exchange refuses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.infer import Gibbs
 
 from numpyro_score import infer
 from numpyro_score.distributions import DiffusionDistribution
-from numpyro_score.infer import MALA, ReplicaExchange
+from numpyro_score.infer import MALA, MCMC, ReplicaExchange
 from numpyro_score.infer._ladder import build_ladder
 
 from .test_replica_exchange import SDE, TOY, run, toy_model, two_modes_of_a_likelihood
@@ -55,6 +57,19 @@ def test_kernels_that_cannot_move_replicas():
         ReplicaExchange(MALA(potential_fn=lambda z: z @ z))
     with pytest.raises(ValueError, match="num_moves"):
         ReplicaExchange(MALA(toy_model()), num_moves=0)
+
+
+def test_a_block_of_gibbs_beside_others():
+    """Replicas above the posterior would be draws for siblings that have since moved."""
+
+    def model():
+        x = numpyro.sample("x", DiffusionDistribution(TOY.energy(SDE), SDE, (2,)))
+        numpyro.sample("y", dist.Normal(x.sum(), 1.0))
+
+    kernel = Gibbs([(ReplicaExchange(MALA(model)), ["x"]), (MALA(model), ["y"])])
+    mcmc = MCMC(kernel, num_warmup=10, num_samples=10, progress_bar=False)
+    with pytest.raises(infer.ModelError, match=r"old values.*take its kernel alone, MALA\(model\)"):
+        mcmc.run(jax.random.key(0))
 
 
 def test_a_condition_that_is_latent_is_doubly_intractable_at_other_levels():

@@ -60,6 +60,23 @@ def test_an_iterator_of_minibatches():
 
 
 @pytest.mark.parametrize(
+    ("name", "per_step", "cls", "num_chains"),
+    [("sgld", 1, theirs.MCMC, 1), ("sghmc", 4, MCMC, 2)],
+)
+def test_a_run_takes_as_many_batches_as_the_docstring_says(name, per_step, cls, num_chains):
+    taken = []
+    stream = BatchStream(taken.append(1) or batch for batch in batches())
+    mcmc = make_mcmc(
+        name, model=model, cls=cls, num_chains=num_chains, num_warmup=20, num_samples=21
+    )
+    mcmc.run(random.key(0), stream)
+    jax.block_until_ready(mcmc.last_state)
+    # Twenty steps of warm-up are one begun group, 21 are two.
+    steps = num_chains * ((20 + 21) * per_step + 1 + 2)
+    assert steps < len(taken) <= steps + 4 * num_chains
+
+
+@pytest.mark.parametrize(
     ("then", "message"),
     [
         ([], "there is no batch 11"),

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
@@ -35,6 +36,25 @@ def test_directories_that_are_none(tmp_path):
         Store(str(tmp_path), {}, [], [], every_chunk=True)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         open_checkpoint(tmp_path / "nowhere")
+
+
+def test_sites_named_after_the_axes_of_draws_are_stored_under_another_name(tmp_path):
+    def model():
+        numpyro.sample("draw", dist.Normal(0.0, 1.0))
+        numpyro.deterministic("draw_", jnp.ones(2))
+
+    def run():
+        options = {"num_warmup": 5, "num_samples": 4, "progress_bar": False}
+        mcmc = MCMC(MALA(model), checkpoint=tmp_path, **options)
+        mcmc.run(random.key(0))
+        return mcmc.get_samples()
+
+    drawn, read = run(), run()  # the second takes all of them from the file
+    stored = open_checkpoint(tmp_path)["posterior"]
+    for samples in (drawn, read):
+        assert set(samples) == {"draw", "draw_"}
+        np.testing.assert_array_equal(stored["draw_"].values[0], samples["draw"])
+        np.testing.assert_array_equal(stored["draw__"].values[0], samples["draw_"])
 
 
 def test_what_cannot_be_stored_is_refused_before_it_runs(tmp_path, monkeypatch):
