@@ -100,7 +100,8 @@ def _dependences(
     model: Callable[..., Any], args: tuple, kwargs: dict[str, Any], given: dict[str, Array]
 ) -> tuple[dict[str, tuple[Array, str]], list[str], dict[str, frozenset[str]]]:
     """Return starts of what cannot be drawn, all sites, and which of the former each depends on."""
-    known = handlers.substitute(model, data=given)
+    # A loop of the model takes its own steps of them, which arrays of NumPy do not allow.
+    known = handlers.substitute(model, data=jax.tree.map(jnp.asarray, given))
     looked = _WithoutSampler(known)
     handlers.trace(handlers.seed(looked, 0)).get_trace(*args, **kwargs)
     starts = looked.starts
