@@ -144,20 +144,29 @@ def _seal(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def match(kind: Kind, path: str | os.PathLike[str], leaves: list[Leaf], like: PyTree) -> PyTree:
-    """Return the leaves in the structure of ``like``, or say what differs.
+def match(
+    kind: Kind,
+    path: str | os.PathLike[str],
+    leaves: list[Leaf],
+    like: PyTree,
+    names: list[str] | None = None,
+) -> PyTree:
+    """Return the leaves, in whatever order, in the structure of ``like``, or say what differs.
 
     :param like: a tree of arrays, or of their shapes and dtypes.
+    :param names: what the leaves of ``like`` are called in the file, if not by their key paths.
     """
     expected = jax.tree.leaves_with_path(like)
-    paths = [jax.tree_util.keystr(path) for path, _ in expected]
-    if paths != [leaf.path for leaf in leaves]:
+    paths = [jax.tree_util.keystr(path) for path, _ in expected] if names is None else names
+    if sorted(paths) != sorted(leaf.path for leaf in leaves):
         ours, theirs = set(paths), {leaf.path for leaf in leaves}
         raise kind.error(
             f"{os.fspath(path)} holds something else than was asked for: it lacks "
             f"{sorted(ours - theirs)} and has {sorted(theirs - ours)} besides."
         )
-    for leaf, (_, want) in zip(leaves, expected, strict=True):
+    found = {leaf.path: leaf for leaf in leaves}
+    ordered = [found[name] for name in paths]
+    for leaf, (_, want) in zip(ordered, expected, strict=True):
         shape = jnp.shape(want)
         # JAX reads an array of NumPy in its own precision.
         known = hasattr(want, "dtype") and not isinstance(want, np.ndarray)
@@ -167,7 +176,7 @@ def match(kind: Kind, path: str | os.PathLike[str], leaves: list[Leaf], like: Py
                 f"{os.fspath(path)}: {leaf.path} has the shape {leaf.value.shape} and dtype "
                 f"{leaf.value.dtype}; expected {shape} and {dtype}."
             )
-    return jax.tree.unflatten(jax.tree.structure(like), [leaf.value for leaf in leaves])
+    return jax.tree.unflatten(jax.tree.structure(like), [leaf.value for leaf in ordered])
 
 
 def digest_arrays(tree: PyTree) -> str:

@@ -1,10 +1,12 @@
-"""What is held by arguments or by an objective, by which a checkpoint knows it in any process."""
+"""What arguments, objectives and networks hold, in words that are the same in any process."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,14 +31,47 @@ def digest_contents(obj: Any) -> str:
     return hashlib.sha256(json.dumps(list(_contents(held))).encode()).hexdigest()[:16]
 
 
-def _contents(tree: PyTree) -> Iterator[tuple[str, str]]:
-    """Yield places, and what is there."""
+def digest_structure(tree: PyTree) -> str:
+    """Return a short hash of all but the arrays: classes, sizes, and functions by their names."""
+    structure = words(jax.tree.structure(tree, is_leaf=_is_distribution))
+    leaves = [(name, "" if is_array(leaf) else words(leaf)) for name, leaf in named_leaves(tree)]
+    return hashlib.sha256(json.dumps([structure, leaves]).encode()).hexdigest()[:16]
+
+
+def words(obj: Any) -> str:
+    """Return the ``repr`` of ``obj`` without what changes from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(obj))
+
+
+def leaf_names(tree: PyTree) -> list[str]:
+    """Return names that the leaves have in any process, in the order that JAX has them in this."""
+    leaves, structure = jax.tree.flatten(tree)
+    slots = jax.tree.unflatten(structure, [_Slot(i) for i in range(len(leaves))])
+    names = {leaf.index: name for name, leaf in named_leaves(slots) if isinstance(leaf, _Slot)}
+    # A distribution that flattens itself may have others than its fields.
+    return [names.get(i, f"[leaf {i}]") for i in range(len(leaves))]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    index: int
+
+
+def named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
+    """Yield leaves with their places, in distributions by the names of fields."""
     for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=_is_distribution):
         where = jax.tree_util.keystr(path)
         if _is_distribution(leaf):
-            inside = _contents(_fields(leaf))
-            yield from ((f"{where}: {type(leaf).__name__}{at}", what) for at, what in inside)
-        elif is_array(leaf) and is_concrete(leaf) and leaf.dtype != object:
+            inside = named_leaves(_fields(leaf))
+            yield from ((f"{where}: {type(leaf).__name__}{at}", inner) for at, inner in inside)
+        else:
+            yield where, leaf
+
+
+def _contents(tree: PyTree) -> Iterator[tuple[str, str]]:
+    """Yield places, and what is there."""
+    for where, leaf in named_leaves(tree):
+        if is_array(leaf) and is_concrete(leaf) and leaf.dtype != object:
             yield where, digest_arrays(leaf)
         elif isinstance(leaf, (int, float, complex, str, bytes)):
             yield where, repr(leaf)

@@ -14,6 +14,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import constraints
 
 from numpyro_score._checks import is_array
@@ -45,6 +46,9 @@ def describe(obj: Any) -> tuple[Node, list[tuple[str, Array]]]:
 
 
 def _describe(obj: Any, path: str, arrays: list[tuple[str, Array]]) -> Node:
+    if isinstance(obj, np.generic):
+        # A size or a name must not come back as an array, which is no static field.
+        obj = float(obj) if jnp.issubdtype(obj.dtype, jnp.floating) else obj.item()
     if obj is None or isinstance(obj, (bool, int, str)):
         return {"value": obj}
     if isinstance(obj, float):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import version
+from operator import itemgetter
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import jax
 
 from numpyro_score._array_file import Kind, Leaf, match, read_file, write_file
 from numpyro_score._checks import is_array
+from numpyro_score._contents import leaf_names
 from numpyro_score._description import UndescribableError, UnknownError, build, describe
 from numpyro_score.distributions import (
     DensityDistribution,
@@ -43,6 +45,10 @@ class LoadError(ValueError):
 
 
 _FILE = Kind("numpyro_score.network", 1, "numpyro_score.save", LoadError)
+#: How arrays without a description are named; the key paths of JAX that older versions wrote differ
+#: from process to process where a distribution of NumPyro is inside.
+_NAMING = "by field"
+_NAME = itemgetter(0)
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
@@ -75,9 +81,10 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
         tree, arrays = describe(_parts(obj))
         write_file(_FILE, path, arrays, extra | {"tree": tree})
     except UndescribableError as why:
-        leaves = jax.tree.leaves_with_path(eqx.filter(obj, is_array))
-        arrays = [(jax.tree_util.keystr(at), leaf) for at, leaf in leaves]
-        write_file(_FILE, path, arrays, extra | {"tree": None, "why": str(why)})
+        held = eqx.filter(obj, is_array)
+        arrays = sorted(zip(leaf_names(held), jax.tree.leaves(held), strict=True), key=_NAME)
+        apart = {"tree": None, "naming": _NAMING, "why": str(why)}
+        write_file(_FILE, path, arrays, extra | apart)
 
 
 def load(path: str | os.PathLike[str], like: Any = None) -> Any:
@@ -156,20 +163,25 @@ def _replaced(
     path: str | os.PathLike[str], leaves: list[Leaf], header: dict[str, Any], like: Any
 ) -> Any:
     """Return ``like`` with the arrays of the file."""
+    if header.get("naming") != _NAMING:
+        raise LoadError(
+            f"{os.fspath(path)} was written by an older numpyro_score, whose names of arrays may "
+            "have another meaning in each process: save the network or distribution again."
+        )
     if header["class"] != type(like).__name__:
         raise LoadError(
             f"{os.fspath(path)} holds a {header['class']}, and `like` is a {type(like).__name__}."
         )
     arrays, rest = eqx.partition(like, is_array)
-    return eqx.combine(match(_FILE, path, leaves, arrays), rest)
+    return eqx.combine(match(_FILE, path, leaves, arrays, leaf_names(arrays)), rest)
 
 
 def _check_architecture(path: str | os.PathLike[str], loaded: Any, like: Any) -> None:
     ours, theirs = (eqx.partition(obj, is_array) for obj in (like, loaded))
     shapes = [
         [
-            (jax.tree_util.keystr(at), x.shape, x.dtype)
-            for at, x in jax.tree.leaves_with_path(arrays)
+            (name, x.shape, x.dtype)
+            for name, x in zip(leaf_names(arrays), jax.tree.leaves(arrays), strict=True)
         ]
         for arrays, _ in (ours, theirs)
     ]

@@ -26,7 +26,7 @@ ROOMS = {
     "_array_file": {"_typing"},
     "_contents": {"_array_file", "_checks"},
     "networks": {"_checks"},
-    "sde": {"_checks"},
+    "sde": {"networks"},
     "samplers": {"networks", "sde"},
     "objectives": {"samplers"},
     "distributions": {"samplers"},

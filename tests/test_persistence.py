@@ -16,6 +16,7 @@ from numpyro.distributions import constraints
 import numpyro_score
 from numpyro_score import LoadError, load, save
 from numpyro_score._array_file import read_file, write_file
+from numpyro_score._description import describe
 from numpyro_score.distributions import (
     DiffusionDistribution,
     EnergyDistribution,
@@ -221,6 +222,29 @@ def test_another_version_is_refused(tmp_path):
         LoadError, match="has version 2 of the format, this package reads version 1"
     ):
         load(tmp_path / "file")
+
+
+def test_arrays_named_by_the_order_in_a_process_are_refused(tmp_path):
+    pair = (lambda p, x: jnp.sum(p * x), jnp.ones(3))
+    save(tmp_path / "file", pair)
+    leaves, header = read_file(_FILE, tmp_path / "file")
+    older = {name: header[name] for name in ("class", "numpyro_score", "tree", "why")}
+    write_file(_FILE, tmp_path / "file", [(x.path, x.value) for x in leaves], older)
+    with pytest.raises(LoadError, match="by an older numpyro_score, whose names of arrays"):
+        load(tmp_path / "file", like=pair)
+
+
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
+def test_numbers_of_numpy_come_back_as_numbers(tmp_path):
+    network = EnergyMLP(np.int64(3), width=4, key=KEY)
+    save(tmp_path / "file", network)
+    loaded = load(tmp_path / "file", like=network)
+    assert type(loaded.in_size) is int
+    assert eqx.filter_jit(lambda n, x: n(x))(loaded, jnp.ones(3)) == 1.5
+    scalars = [np.float32(0.5), np.dtype(jnp.bfloat16).type(2.0), np.True_, np.str_("a")]
+    tree, arrays = describe(scalars)
+    assert [node["value"] for node in tree["list"]] == [0.5, 2.0, True, "a"]
+    assert arrays == []
 
 
 def forge(path, old, new):

@@ -96,7 +96,8 @@ class GaussianBase(Frozen):
         if noise_scale == 0:
             remedy = "drop them or give a noise_scale above 0"
             _refuse_constant(rows, scale**2, "data", remedy, columns)
-        _refuse_dependent(covariance / np.outer(scale, scale), len(rows), columns)
+        remedy = "larger noise_scale" if noise_scale > 0 else "noise_scale above 0"
+        _refuse_dependent(covariance / np.outer(scale, scale), len(rows), remedy, columns)
         # float64 on the host: a float32 factor of an ill-conditioned covariance may not exist.
         whitening = np.linalg.inv(np.linalg.cholesky(covariance))
         return GaussianBase(Standardization(_as_jax(mean), _as_jax(scale)), _as_jax(whitening))
@@ -214,7 +215,9 @@ def _refuse_constant(
         )
 
 
-def _refuse_dependent(correlation: np.ndarray, num_rows: int, names: Sequence[str] | None) -> None:
+def _refuse_dependent(
+    correlation: np.ndarray, num_rows: int, remedy: str, names: Sequence[str] | None
+) -> None:
     size = len(correlation)
     eigenvalues, vectors = np.linalg.eigh(correlation)
     floor = size * np.finfo(np.float32).eps
@@ -225,5 +228,5 @@ def _refuse_dependent(correlation: np.ndarray, num_rows: int, names: Sequence[st
     raise ValueError(
         f"the covariance of the data must have an inverse, but {num_rows} rows of {size} columns "
         f"give a singular one: columns {_list(columns, names)} are linearly dependent; give a "
-        "noise_scale above 0, drop columns, or bring more rows."
+        f"{remedy}, drop columns, or bring more rows."
     )

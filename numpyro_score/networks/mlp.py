@@ -81,13 +81,14 @@ class EnergyMLP(_GaussianMLP):
     The last layer starts at zero, so that an untrained network is the Gaussian itself.
 
     The density :math:`\exp(-f)` is proper for any weights as long as the activation grows at
-    most linearly (silu, relu, tanh, …). One that grows quadratically breaks that.
+    most linearly (silu, softplus, tanh, …). One that grows quadratically breaks that.
 
     :param in_size: number of entries d of an event.
     :param width: size of the hidden layers.
     :param depth: number of hidden layers.
     :param condition_size: length of the condition c of an energy f(x, c); 0 for none.
-    :param activation: elementwise function without arrays of its own.
+    :param activation: elementwise function without arrays of its own. With relu, whose gradient
+        jumps, the energy cannot be learned by explicit or sliced score matching.
     :param residual: whether each hidden layer but the first adds to the one before, which deep
         networks learn better with (He et al., 2016).
     :param columns: names of the entries, for messages about the data.

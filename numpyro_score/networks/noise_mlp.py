@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from numpyro_score._typing import Array, Shape
 from numpyro_score.networks._frozen import Frozen
 from numpyro_score.networks._layers import hidden_layers
 from numpyro_score.networks._vector import VectorNetwork, check_columns
+from numpyro_score.networks.adapters import as_network
 from numpyro_score.networks.base import GaussianBase, Standardization
 from numpyro_score.networks.noised_base import NoisedGaussian
 
@@ -254,7 +255,8 @@ class NoiseScoreMLP(_NoiseMLP):
 class AtNoise(eqx.Module):
     r"""One level of a network of all noise levels: what a distribution takes.
 
-    :param network: ``network(x, noise_scale[, condition])``, such as :class:`NoiseEnergyMLP`.
+    :param network: ``network(x, noise_scale[, condition])``, such as :class:`NoiseEnergyMLP`, or
+        anything else that :func:`~numpyro_score.networks.as_network` accepts.
     :param noise_scale: the level, in units of the data.
     :raises ValueError: a noise scale that is not finite or not above 0.
 
@@ -270,9 +272,9 @@ class AtNoise(eqx.Module):
     network: Callable[..., Array]
     noise_scale: float = eqx.field(static=True)
 
-    def __init__(self, network: Callable[..., Array], noise_scale: float) -> None:
+    def __init__(self, network: Any, noise_scale: float) -> None:
         check_positive(noise_scale, "noise_scale")
-        self.network = network
+        self.network = as_network(network)
         self.noise_scale = float(noise_scale)
 
     @property

@@ -85,11 +85,15 @@ class TiltedEnergy(eqx.Module):
     ) -> Self:
         """Return a copy whose network g is fitted to the data, where it has a ``fit_base``.
 
-        Of its Gaussian base the standardization of its inputs is what matters here.
+        Of its Gaussian base the standardization of its inputs is what matters here. The constant of
+        a ``NormalizedEnergy`` stays where it is: the Gaussian whose log Z it would be is left out.
         """
         if not hasattr(self.network, "fit_base"):
             return self
         network = self.network.fit_base(data, noise_scale, condition)
+        if isinstance(self.network, NormalizedEnergy) and _own_base(network) is not None:
+            constant = self.network.log_normalizer
+            network = eqx.tree_at(lambda n: n.log_normalizer, network, constant)
         return eqx.tree_at(lambda tilted: tilted.network, self, network)
 
 

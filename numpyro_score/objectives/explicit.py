@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array
 from numpyro_score.objectives._base import batched_score, map_rows
+from numpyro_score.objectives._kinks import refuse_kinks
 from numpyro_score.objectives._trace import (
     Probe,
     check_probe,
@@ -32,7 +33,8 @@ class ExplicitScoreMatching:
     Use it where the data are smooth, or to check another objective: it adds no noise. The exact
     trace has no settings, and costs one derivative of the score per dimension; in more than about
     ten of them give ``num_probes``, for Hutchinson's estimate of it. Not on data that lie on a
-    grid or in a subspace, where the loss has no lower bound.
+    grid or in a subspace, where the loss has no lower bound. An energy needs two derivatives: with
+    relu, whose gradient jumps, the loss would be least for a flat density, and is refused.
 
     Sources: A. Hyvärinen, Estimation of non-normalized statistical models by score matching,
     Journal of Machine Learning Research 6 (2005), equation 4; M. F. Hutchinson, A stochastic
@@ -47,6 +49,7 @@ class ExplicitScoreMatching:
     Called with ``(network, batch, key, condition=None)``: an energy or a score (anything that
     :func:`~numpyro_score.networks.as_network` accepts), a batch of shape ``(n, *event_shape)``,
     a key that only probes use, and a condition of shape ``(n, ...)``. It returns shape ``(n,)``.
+    An energy of a module with relu, or the like, is a ``ValueError``.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_score.objectives import ExplicitScoreMatching
@@ -73,6 +76,7 @@ class ExplicitScoreMatching:
     ) -> Array:
         """Return one loss per example, shape ``(n,)``."""
         score = batched_score(network, batch)
+        refuse_kinks(network, batch, condition, type(self).__name__)
         if self.num_probes is None:
             return map_rows(lambda x, *c: _exact(lambda x: score(x, *c), x), condition, batch)
         n, *event = batch.shape

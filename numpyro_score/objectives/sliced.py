@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from numpyro_score._checks import check_int
 from numpyro_score._typing import Array
 from numpyro_score.objectives._base import batched_score, map_rows
+from numpyro_score.objectives._kinks import refuse_kinks
 from numpyro_score.objectives._trace import (
     Probe,
     check_probe,
@@ -36,7 +37,8 @@ class SlicedScoreMatching:
     Use it in many dimensions on data that must not be blurred: it costs one derivative of the
     score per direction. SSM-VR is the better of the two wherever these directions allow it, and
     the default. Not on data on a grid or in a subspace, where the loss has no lower bound; there
-    take :class:`DenoisingScoreMatching`.
+    take :class:`DenoisingScoreMatching`. An energy needs two derivatives: with relu, whose gradient
+    jumps, the loss would be least for a flat density, and is refused.
 
     Source: Y. Song, S. Garg, J. Shi, S. Ermon, Sliced score matching: a scalable approach to
     density and score estimation, UAI (2019), equations 7 and 8.
@@ -49,7 +51,8 @@ class SlicedScoreMatching:
 
     Called with ``(network, batch, key, condition=None)``: an energy or a score (anything that
     :func:`~numpyro_score.networks.as_network` accepts), a batch of shape ``(n, *event_shape)``,
-    a random key, and a condition of shape ``(n, ...)``. It returns shape ``(n,)``.
+    a random key, and a condition of shape ``(n, ...)``. It returns shape ``(n,)``. An energy of a
+    module with relu, or the like, is a ``ValueError``.
 
     >>> import jax, jax.numpy as jnp
     >>> from numpyro_score.objectives import SlicedScoreMatching
@@ -75,6 +78,7 @@ class SlicedScoreMatching:
     ) -> Array:
         """Return one loss per example, shape ``(n,)``."""
         score = batched_score(network, batch)
+        refuse_kinks(network, batch, condition, type(self).__name__)
         n, *event = batch.shape
         shape = (n, self.num_projections, *event)
         directions = draw_probes(self.projection, key, shape, len(event), jnp.result_type(batch))

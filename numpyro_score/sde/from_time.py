@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from numpyro_score._typing import Array
+import jax
+import jax.numpy as jnp
+
+from numpyro_score._typing import Array, Shape
 from numpyro_score.sde.base import SDE, check_sde
 
 
@@ -53,3 +56,9 @@ class From(SDE):
     def diffusion(self, t: Array) -> Array:
         """Return g(t)."""
         return self.sde.diffusion(t)
+
+    def training_times(self, rng_key: Array, shape: Shape) -> Array:
+        """Draw times as the diffusion does, and uniform ones for those before ``t_min``."""
+        own_key, uniform_key = jax.random.split(rng_key)
+        t = self.sde.training_times(own_key, shape)
+        return jnp.where(t < self.t_min, super().training_times(uniform_key, shape), t)

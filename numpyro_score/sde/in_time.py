@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from numpyro_score._typing import Array
+from numpyro_score.networks.adapters import as_network
 from numpyro_score.sde.base import SDE, check_sde
 
 
@@ -27,9 +28,10 @@ class InTime(eqx.Module):
     NeurIPS (2022), equation 3 and appendix C.
 
     :param network: ``network(x, noise_scale[, condition])``, such as
-        :class:`~numpyro_score.networks.NoiseScoreMLP`.
+        :class:`~numpyro_score.networks.NoiseScoreMLP`, or anything else that
+        :func:`~numpyro_score.networks.as_network` accepts.
     :param sde: a diffusion of this package.
-    :raises TypeError: ``sde`` is none.
+    :raises TypeError: ``sde`` is none, or ``network``.
 
     Called with one event ``x``, a time ``t`` of shape ``()``, and a condition if there is one.
 
@@ -44,9 +46,9 @@ class InTime(eqx.Module):
     network: Callable[..., Array]
     sde: SDE = eqx.field(static=True)
 
-    def __init__(self, network: Callable[..., Array], sde: SDE) -> None:
+    def __init__(self, network: Any, sde: SDE) -> None:
         check_sde(sde)
-        self.network = network
+        self.network = as_network(network)
         self.sde = sde
 
     def __call__(self, x: Array, t: Array, condition: Array | None = None) -> Array:

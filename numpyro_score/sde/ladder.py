@@ -39,6 +39,8 @@ def largest_distance(data: Array) -> float:
             f"data must have the shape (n, *event_shape) with n of 2 or more, got {rows.shape}."
         )
     rows = rows[:: ceil(len(rows) / _ROWS)].reshape(-1, int(np.prod(rows.shape[1:])))
+    # Differences of the bytes of an image would wrap around.
+    rows = rows.astype(np.result_type(rows, np.float32), copy=False)
     if not np.isfinite(rows).all():
         raise ValueError("data must be finite.")
     return float(max(np.linalg.norm(rows[k:] - rows[k], axis=1).max() for k in range(len(rows))))

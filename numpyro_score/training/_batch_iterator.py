@@ -14,6 +14,9 @@ from numpyro_score._typing import Shape
 from numpyro_score.training._data import Rows, check_array
 from numpyro_score.training._sources import Source, as_float, enough_rows, on_device, row_bytes
 
+#: Rows that tell mean and covariance: of few entries to 2 %, of many their eigenvalues to half.
+_SEEN_ROWS, _SEEN_ROWS_PER_ENTRY = 4_096, 20
+
 
 class BatchIterator(Source):
     """Batches as an iterator gives them, one for each step.
@@ -21,11 +24,18 @@ class BatchIterator(Source):
     :param batches: arrays, or pairs of an array and its conditions, all of the same shapes. What
         can be iterated over again starts anew at its end; an iterator ends the fit there.
     :param columns: names of the columns, for messages.
+    :param num_steps: the most batches that will be taken.
+    :param num_held_out: rows of validation, with which as many of training will be compared.
     :raises ValueError: at once where there is no batch, or a bad one.
     """
 
     def __init__(
-        self, batches: Iterable[Any], batch_size: int | None, columns: Sequence[str] | None
+        self,
+        batches: Iterable[Any],
+        batch_size: int | None,
+        columns: Sequence[str] | None,
+        num_steps: int,
+        num_held_out: int,
     ) -> None:
         self._columns = columns
         self._again = None if isinstance(batches, Iterator) else batches
@@ -44,8 +54,8 @@ class BatchIterator(Source):
                 f"batch_size is {batch_size}, but the first batch has {self.batch_size} rows; the "
                 "iterator decides, so leave batch_size out."
             )
-        enough = max(1, enough_rows(row_bytes(first)) // self.batch_size)
-        seen = (self._get(i) for i in range(enough))
+        enough = -(-_num_seen(first, num_held_out) // self.batch_size)
+        seen = (self._get(i) for i in range(min(enough, num_steps)))
         found = [batch for batch in seen if batch is not None]
         self.sample = on_device(jax.tree.map(lambda *x: np.concatenate(x), *found))
 
@@ -96,10 +106,11 @@ class BatchIterator(Source):
                 f"{name} must be an array, or a pair of an array and its conditions; got "
                 f"{len(parts)} parts."
             )
-        arrays = [np.asarray(part) for part in parts]
+        # Copies: the iterator may fill the same array again.
+        arrays = [np.array(part) for part in parts]
         check_array(arrays[0], name, self._columns)
         for array in arrays[1:]:
-            check_array(array, f"the condition in {name}")
+            check_array(array, f"the condition in {name}", is_condition=True)
         rows = Rows(*map(as_float, arrays), *[None] * (2 - len(arrays)))
         self._compare(rows, name)
         return rows
@@ -118,6 +129,12 @@ class BatchIterator(Source):
                 f"batch 0 has {self._shapes}, {name} {shapes}. Leave out a shorter last batch "
                 "(drop_last=True)."
             )
+
+
+def _num_seen(batch: Rows, num_held_out: int) -> int:
+    """Return how many rows to see before the first step: each may be slow to make."""
+    wanted = max(_SEEN_ROWS, _SEEN_ROWS_PER_ENTRY * batch.data[0].size, num_held_out)
+    return min(wanted, enough_rows(row_bytes(batch)))
 
 
 def is_batches(data: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_score._array_file import CheckpointError, Kind, match, read_file, write_file
+from numpyro_score._contents import leaf_names
 from numpyro_score._typing import PyTree
 
-_FILE = Kind("numpyro_score.fit", 2, "fit(..., checkpoint=...)", CheckpointError)
+_FILE = Kind("numpyro_score.fit", 3, "fit(..., checkpoint=...)", CheckpointError)
 _SECONDS = 5.0
 _SHARE = 0.02
 _HISTORY = "history: "
@@ -39,10 +39,16 @@ class Checkpoint:
 
     :param path: of the file.
     :param fingerprint: what the fit depends on, in JSON; a file with another is refused.
+    :raises ValueError: its folder is not there.
     """
 
     def __init__(self, path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> None:
         self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise ValueError(
+                f"checkpoint must be a file in a folder that is there, got {self.path}: make "
+                f"{self.path.parent} first."
+            )
         self.fingerprint = fingerprint
         self._due = time.monotonic() + _SECONDS
 
@@ -58,7 +64,8 @@ class Checkpoint:
         self._compare(header["fingerprint"])
         # Trees have their shapes from what was asked for, histories are as long as they are.
         of_trees = [leaf for leaf in leaves if not leaf.path.startswith(_HISTORY)]
-        trees = match(_FILE, self.path, of_trees, {name: like[name] for name in header["trees"]})
+        like = {name: like[name] for name in header["trees"]}
+        trees = match(_FILE, self.path, of_trees, like, leaf_names(like))
         history = {
             leaf.path.removeprefix(_HISTORY): np.asarray(leaf.value)
             for leaf in leaves
@@ -72,23 +79,29 @@ class Checkpoint:
         return time.monotonic() >= self._due
 
     def write(self, snapshot: Snapshot) -> None:
-        """Replace the file."""
+        """Replace the file.
+
+        :raises OSError: it cannot be written; the old one is then still there.
+        """
         begin = time.monotonic()
-        leaves = [
-            (jax.tree_util.keystr(path), leaf)
-            for path, leaf in jax.tree.leaves_with_path(snapshot.trees)
-        ]
+        try:
+            self._write(snapshot)
+        finally:
+            # Large networks take long to write: no more than a fiftieth of the time goes into that.
+            end = time.monotonic()
+            self._due = end + max(_SECONDS, (end - begin) / _SHARE)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        trees = snapshot.trees
+        leaves = list(zip(leaf_names(trees), jax.tree.leaves(trees), strict=True))
         history = snapshot.history.items()
         leaves += [(_HISTORY + name, jnp.asarray(values)) for name, values in history]
         extra = {
             "fingerprint": self.fingerprint,
-            "trees": sorted(snapshot.trees),
+            "trees": sorted(trees),
             "facts": snapshot.facts,
         }
         write_file(_FILE, self.path, leaves, extra)
-        # Large networks take long to write: no more than a fiftieth of the time goes into that.
-        end = time.monotonic()
-        self._due = end + max(_SECONDS, (end - begin) / _SHARE)
 
     def _compare(self, there: dict[str, Any]) -> None:
         differences = [
@@ -101,8 +114,3 @@ class Checkpoint:
                 f"{self.path} is the checkpoint of another fit ({'; '.join(differences)}). Give "
                 "another path, or fit with what it was begun with."
             )
-
-
-def words(obj: Any) -> str:
-    """Return the ``repr`` of ``obj`` without what changes from process to process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(obj))

@@ -61,7 +61,7 @@ def check_files(data: Any, condition: Any, columns: Sequence[str] | None) -> Non
         raise ValueError(f"data must have at least 2 rows, got the shape {data.shape}.")
     if condition is None:
         return
-    check_array(condition, "condition")
+    check_array(condition, "condition", is_condition=True)
     if condition.shape[0] != data.shape[0]:
         raise ValueError(
             f"condition must have one row per row of data: data has {data.shape[0]} rows, "
@@ -106,7 +106,9 @@ def split_index(
     return order[num_validation:], order[:num_validation]
 
 
-def check_array(x: Any, name: str, columns: Sequence[str] | None = None) -> None:
+def check_array(
+    x: Any, name: str, columns: Sequence[str] | None = None, *, is_condition: bool = False
+) -> None:
     """Refuse what is no array of finite numbers with an event axis."""
     if not isinstance(x, (np.ndarray, jax.Array)):
         raise TypeError(
@@ -114,9 +116,10 @@ def check_array(x: Any, name: str, columns: Sequence[str] | None = None) -> None
             f"numpy.asarray({name}, dtype=float)."
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
+        of_data = " Counts and classes have no score; add noise to grey levels."
         raise TypeError(
             f"{name} must hold floating-point numbers, got dtype {x.dtype}; convert it with "
-            f"{name}.astype(float). Counts and classes have no score; add noise to grey levels."
+            f"{name}.astype(float).{'' if is_condition else of_data}"
         )
     if x.ndim < 2:
         raise ValueError(

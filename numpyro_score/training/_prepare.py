@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from numpyro_score._typing import Array
@@ -31,12 +32,14 @@ def prepare(
     split_key: Array,
     batch_key: Array,
     columns: Sequence[str] | None,
+    num_steps: int,
 ) -> tuple[Source, Rows | None]:
     """Return where minibatches come from, and the validation rows.
 
     :param split_key: for the choice of validation rows.
     :param batch_key: for the rows of each batch.
     :param columns: names of the columns of the data, for messages.
+    :param num_steps: number of steps, and so of batches.
     """
     source: Source
     validation = None
@@ -46,7 +49,9 @@ def prepare(
                 "an iterator brings its own conditions: let it give pairs (data, condition), and "
                 "leave condition out."
             )
-        source = BatchIterator(data, batch_size, columns)
+        given = jax.tree.leaves(validation_data)
+        num_held_out = max((len(x) for x in given if np.ndim(x)), default=0)
+        source = BatchIterator(data, batch_size, columns, num_steps, num_held_out)
     elif isinstance(data, np.memmap):
         check_files(data, condition, columns)
         files = Rows(data, None if condition is None else np.asarray(condition))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from numpyro_score.training._checkpoint import Checkpoint, Snapshot
 from numpyro_score.training._judge import Judge
 from numpyro_score.training._loop import Problem, State, has_minimum, run_chunk, start
 from numpyro_score.training._sources import Feed
-from numpyro_score.training.result import FitResult, Losses, Stopped
+from numpyro_score.training.result import FitResult, FitWarning, Losses, Stopped
 
 _REMEDIES = (
     "Try a lower learning_rate, an optimizer that clips gradients, or a larger noise_scale, and "
@@ -49,6 +50,7 @@ class Run:
         self.metrics: dict[str, list[float]] = {n: [] for n in judge.metrics} if judge else {}
         self.stopped: Stopped = "finished"
         self.complaint = ""
+        self.has_warned = False
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -81,9 +83,11 @@ class Run:
                     f"interrupted after step {self.num_steps} of {num_steps}; the network of the "
                     "steps until then is returned."
                 )
-                self._write_whole()
+                if self._is_whole:
+                    self._write(at_once=True)
             except Exception as error:
-                self._write_whole()
+                if self._is_whole:
+                    self._write(at_once=True)
                 self._tell_what_is_kept(error)
                 raise
 
@@ -100,6 +104,7 @@ class Run:
             metrics={name: self._as_array(values) for name, values in self.metrics.items()},
             seconds=time.perf_counter() - self.begin,
             final_losses=self._look(),
+            best_step=self._best_step,
             **self._history(),
         )
 
@@ -119,6 +124,12 @@ class Run:
         if self.judge is None or not has_minimum(self.problem.objective):
             return None
         return self.judge.compare(self.initial, self._chosen(), self.feed.source.sample)
+
+    @property
+    def _best_step(self) -> int | None:
+        if self.best is None:
+            return None
+        return self.validation_steps[int(np.argmin(self.validation_losses))]
 
     def _chosen(self) -> PyTree:
         return self.state.average if self.best is None else self.best
@@ -203,8 +214,23 @@ class Run:
         )
 
     def _write(self, at_once: bool) -> None:
+        """Write a checkpoint; one that cannot be written ends neither the fit nor an interrupt."""
         if self.checkpoint is None or not (at_once or self.checkpoint.is_due):
             return
+        try:
+            self.checkpoint.write(self._snapshot())
+        except OSError as error:
+            if not self.has_warned:
+                self.has_warned = True
+                # At the caller of fit, by way of advance.
+                warnings.warn(
+                    f"the checkpoint {self.checkpoint.path} could not be written ({error}); the "
+                    "fit goes on, and tries again later.",
+                    FitWarning,
+                    stacklevel=4,
+                )
+
+    def _snapshot(self) -> Snapshot:
         trees: dict[str, PyTree] = {"state": self.state}
         if self.best is not None:
             trees["best"] = self.best
@@ -219,15 +245,15 @@ class Run:
             "complaint": "" if stopped == "finished" else self.complaint,
             "steps_before": None if self.chunk_before is None else self.chunk_before[1],
         }
-        self.checkpoint.write(Snapshot(trees, self._history() | metrics, facts))
+        return Snapshot(trees, self._history() | metrics, facts)
 
-    def _write_whole(self) -> None:
-        """Write what there is, unless the last chunk lacks its validation.
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the last chunk has its validation.
 
-        Then the file is of an earlier one, after which nothing is missing.
+        If not, a file of an earlier one stays, after which nothing is missing.
         """
-        if self.judge is None or self.validation_steps[-1:] == [self.num_steps]:
-            self._write(at_once=True)
+        return self.judge is None or self.validation_steps[-1:] == [self.num_steps]
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         like = {"state": self.state, "best": self.state.params, "before": self.state}

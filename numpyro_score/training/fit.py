@@ -13,7 +13,7 @@ import optax
 
 from numpyro_score._array_file import digest_arrays, key_digest
 from numpyro_score._checks import is_array
-from numpyro_score._contents import digest_contents
+from numpyro_score._contents import digest_contents, digest_structure, words
 from numpyro_score._typing import Array, PyTree
 from numpyro_score.networks import as_network
 from numpyro_score.training._arguments import (
@@ -25,7 +25,7 @@ from numpyro_score.training._arguments import (
     pick_chunk_size,
 )
 from numpyro_score.training._batch_iterator import is_batches
-from numpyro_score.training._checkpoint import Checkpoint, words
+from numpyro_score.training._checkpoint import Checkpoint
 from numpyro_score.training._data import Rows
 from numpyro_score.training._judge import Judge, find_fault
 from numpyro_score.training._loop import Problem, is_slow_in_loops, split_network
@@ -72,7 +72,9 @@ def fit(
         which each chunk of steps reads the rows that it takes; or something that gives batches,
         one for each step, all of one shape: arrays ``(batch_size, *event_shape)``, or pairs of
         such an array and its conditions. Batches that can be iterated over again (a data loader)
-        start anew at their end; an iterator that ends, ends the fit with a warning.
+        start anew at their end; an iterator that ends, ends the fit with a warning. The first
+        4,096 rows, or more of many entries or many validation rows, are read before the first
+        step, to see what the data are like, but never more batches than there are steps.
     :param objective: ``objective(network, batch, key[, condition])`` that returns one loss per
         example, such as :class:`~numpyro_score.objectives.DenoisingScoreMatching`. One that has
         a memory, such as :class:`~numpyro_score.objectives.PersistentContrastiveDivergence`, has
@@ -105,10 +107,11 @@ def fit(
     :param checkpoint: a file that is written every few seconds, as a whole or not at all. A fit
         that was killed, or interrupted, goes on from it when it is started again with the same
         arguments, to the network that it would have learned; one that had ended returns what it
-        returned. An iterator is read over from its first batch, and has to give the same ones.
-        Other arguments are refused where they can be told apart. Functions cannot: an optimizer
-        that is given is known by the structure of its state, but not by its learning rate; an
-        objective or metric that is a function by its name, but not by what it closes over.
+        returned. Where it cannot be written, a warning says so once, and the fit goes on. An
+        iterator is read over from its first batch, and has to give the same ones. Other arguments
+        are refused where they can be told apart. Functions cannot: an optimizer that is given is
+        known by the structure of its state, but not by its learning rate; an objective or metric
+        that is a function by its name, but not by what it closes over.
     :param devices: split each batch over these devices, with the result of one but for rounding;
         None for one device.
     :return: the learned network and its history. A loss or parameter that is not finite, or a
@@ -118,7 +121,8 @@ def fit(
         and beyond doubt, is not there on held-out rows.
     :raises TypeError: an argument of the wrong kind, or integer data.
     :raises ValueError: data that is not finite, has no event axis or too few rows; a number out
-        of its range; an objective that does not return one loss per example.
+        of its range; an objective that does not return one loss per example; a ``checkpoint`` in
+        a folder that is not there.
     :raises CheckpointError: the checkpoint of a fit with other data, settings, key, objective,
         optimizer or network, of an older version of this package, or a damaged one.
 
@@ -150,7 +154,15 @@ def fit(
     model = as_network(network)
     columns = getattr(model, "columns", None)
     source, validation = prepare(
-        data, condition, batch_size, fraction, validation_data, split_key, loss_key, columns
+        data,
+        condition,
+        batch_size,
+        fraction,
+        validation_data,
+        split_key,
+        loss_key,
+        columns,
+        num_steps,
     )
     batch_size, sample = source.batch_size, source.sample
     sharding = choose_sharding(devices, batch_size)
@@ -205,10 +217,12 @@ def _fingerprint(
     problem: Problem, params: PyTree, source: Source, validation: Rows | None
 ) -> dict[str, Any]:
     """Return what the steps depend on, but for their number and the optimizer."""
+    network = problem.network(params)
     return {
-        "network": type(problem.network(params)).__name__,
-        "weights": digest_arrays(params)[:16],
-        "other arrays": digest_arrays(eqx.filter(problem.rest, is_array))[:16],
+        "network": type(network).__name__,
+        "structure": digest_structure(network),
+        "weights": digest_contents(params),
+        "other arrays": digest_contents(eqx.filter(problem.rest, is_array)),
         "objective": words(problem.objective),
         "contents of the objective": digest_contents(problem.objective),
         "data": source.digest()[:16],

@@ -16,7 +16,10 @@ Stopped: TypeAlias = Literal["finished", "patience", "non_finite", "interrupted"
 
 
 class FitWarning(UserWarning):
-    """A fit ended before its last step, and not because it was good enough, or is visibly poor."""
+    """A fit ended before its last step, and not because it was good enough, or is visibly poor.
+
+    Or its checkpoint could not be written.
+    """
 
 
 class Mean(NamedTuple):
@@ -43,7 +46,8 @@ class FitResult:
     """A learned network and the history of its losses.
 
     :param network: the averaged (EMA) network, ready for use. With a validation split, the one
-        of the lowest validation loss, unless a loss was not finite.
+        of the lowest validation loss, unless a loss was not finite, or the loss tells nothing
+        (contrastive divergence).
     :param losses: mean loss of the minibatch at each step, shape ``(num_steps,)``.
     :param validation_losses: mean loss of the averaged network on the validation rows, with the
         same noise each time; empty without a validation split.
@@ -55,6 +59,8 @@ class FitResult:
     :param seconds: that this call took, compilation included.
     :param final_losses: losses before and after, of training rows and of validation rows with the
         same noise; None without validation rows, or where the loss tells nothing.
+    :param best_step: number of steps before ``network``, where it is the one of the lowest
+        validation loss; None where it is the last.
     """
 
     network: Callable[..., Array]
@@ -66,6 +72,7 @@ class FitResult:
     metrics: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
     final_losses: Losses | None = None
+    best_step: int | None = None
 
     def print_summary(self) -> None:
         """Print what was learned, and how well.
@@ -92,9 +99,8 @@ class FitResult:
                 ("training", f"{losses.training_before} → {losses.training_after}"),
                 ("held out", f"{losses.validation_before} → {losses.validation_after}"),
             ]
-        if len(self.validation_losses):
-            best = self.validation_steps[np.nanargmin(self.validation_losses)]
-            rows.append(("best", f"at step {best:,}"))
+        if self.best_step is not None:
+            rows.append(("best", f"at step {self.best_step:,}"))
         rows += [(name, f"{values[-1]:.4g}") for name, values in self.metrics.items()]
         width = max(8, *(len(name) for name, _ in rows))
         print("\n".join(f"{name:{width}}  {what}" for name, what in rows))
@@ -107,10 +113,7 @@ class FitResult:
         text = f"FitResult({type(self.network).__name__}, {self.num_steps} steps, {self.stopped}"
         if self.num_steps:
             text += f", loss {self._last_loss:.4g}"
-        if len(self.validation_losses):
-            best = int(np.nanargmin(self.validation_losses))
-            text += (
-                f", best validation loss {self.validation_losses[best]:.4g} "
-                f"at step {self.validation_steps[best]}"
-            )
+        if self.best_step is not None:
+            best = np.nanmin(self.validation_losses)
+            text += f", best validation loss {best:.4g} at step {self.best_step}"
         return text + ")"

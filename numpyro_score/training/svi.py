@@ -13,6 +13,7 @@ from numpyro.infer.elbo import ELBO
 
 from numpyro_score._typing import Array
 from numpyro_score.distributions import LearnedDistribution
+from numpyro_score.distributions._composed import ComposedDistribution
 from numpyro_score.distributions._parts import unnormalized_parts
 from numpyro_score.distributions._support import is_real
 
@@ -34,8 +35,8 @@ class ScoreMatchingLoss(ELBO):
     :param num_particles: draws of guide and minibatch per loss, as in ``Trace_ELBO``.
     :param vectorize_particles: as in ``Trace_ELBO``.
     :raises ValueError: an objective with a memory; at the first step, where the model has no site
-        to learn so, or one that is latent, masked, part of another distribution, or has a support
-        with a border.
+        to learn so, or one that is latent, masked, part of another distribution, has a support
+        with a border, or is a product or mixture with a batch.
 
     >>> import jax, jax.numpy as jnp, numpyro
     >>> from numpyro.infer import SVI
@@ -123,7 +124,7 @@ class ScoreMatchingLoss(ELBO):
             event = condition.shape[condition.ndim - distribution.condition_event_dim :]
             args = [jnp.broadcast_to(condition, lead + event).reshape(-1, *event)]
         rows = site["value"].reshape(-1, *shape)
-        losses = self.objective(distribution.network, rows, rng_key, *args)
+        losses = self.objective(_network(distribution), rows, rng_key, *args)
         return _scale(site) * jnp.sum(losses)
 
 
@@ -138,6 +139,13 @@ def _log_density(sites: Any) -> Array:
 
 def _scale(site: dict[str, Any]) -> Any:
     return 1.0 if site["scale"] is None else site["scale"]
+
+
+def _network(distribution: LearnedDistribution) -> Any:
+    """Return the network of a distribution, or of one that is composed of several its energy."""
+    if not isinstance(distribution, ComposedDistribution):
+        return distribution.network
+    return lambda x: -distribution.log_prob(x)
 
 
 def _learned(site: dict[str, Any]) -> LearnedDistribution:
@@ -160,5 +168,10 @@ def _learned(site: dict[str, Any]) -> LearnedDistribution:
         raise ValueError(
             f"Site {name!r} has the support {fn.support}, at whose border an objective is biased. "
             "Transform the data to the real numbers and learn the density there."
+        )
+    if isinstance(fn, ComposedDistribution) and fn.batch_shape:
+        raise ValueError(
+            f"Site {name!r} is a {type(fn).__name__} with the batch_shape {fn.batch_shape}, and an "
+            "objective learns one density: leave the rows to a plate, and give no member a batch."
         )
     return fn

@@ -53,8 +53,9 @@ def test_a_constant_column_is_named():
 def test_dependent_columns_are_named():
     data = correlated()
     data[:, 2] = 2 * data[:, 0] + 1
-    with pytest.raises(ValueError, match="columns 0, 2 are linearly dependent"):
-        GaussianBase.fit(data)
+    for noise_scale, remedy in ((0.0, "noise_scale above 0"), (1e-6, "larger noise_scale")):
+        with pytest.raises(ValueError, match=f"columns 0, 2 are linearly .*; give a {remedy}"):
+            GaussianBase.fit(data, noise_scale)
 
 
 def test_fewer_rows_than_columns_are_refused_without_noise():

@@ -205,6 +205,8 @@ def test_a_ladder_teaches_modes_at_every_level(cls):
 
 def test_one_level_of_a_network_without_a_base():
     assert AtNoise(lambda x, s: x / s, 2.0).base is None
+    pair = (lambda p, x, s: -p * x / s, jnp.ones(3))
+    assert AtNoise(pair, 2.0)(X).tolist() == (-X / 2).tolist()
     with pytest.raises(ValueError, match="noise_scale"):
         AtNoise(lambda x, s: x, -1.0)
     assert as_score(AtNoise(lambda x, s: jnp.sum(x**2) / s, 2.0))(X).tolist() == (-X).tolist()

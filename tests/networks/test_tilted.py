@@ -119,6 +119,15 @@ def test_an_untrained_tilt_leaves_the_density_alone():
     assert constant.reference is not None
 
 
+def test_the_constant_of_a_tilt_stays_where_it_is():
+    """Log Z of a Gaussian base would be that of one which is not there."""
+    rows = jax.random.normal(KEY, (200, 2)) @ jnp.asarray(FACTOR.T, float)
+    energy = NormalizedEnergy(EnergyMLP(2, width=4, key=KEY), 0.5)
+    tilted = TiltedEnergy(FlowDensity(2, width=4, key=KEY), energy).fit_base(rows)
+    assert tilted.network.log_normalizer == 0.5
+    assert energy.fit_base(rows).log_normalizer < -1.0
+
+
 def test_untrained_tilts_by_other_energies():
     near = jax.random.normal(KEY, (200, 2)) @ jnp.asarray(FACTOR.T, float)
     flow = FlowDensity(2, width=4, key=KEY)

@@ -6,7 +6,7 @@ import pytest
 from jax.scipy.stats import norm
 
 from numpyro_score.objectives import DiffusionScoreMatching
-from numpyro_score.sde import EDM, VE, VP
+from numpyro_score.sde import EDM, VE, VP, From
 
 from .gaussian import FACTOR, MEAN, ROTATION, STANDARD_ERRORS, rows, standard_errors
 
@@ -87,3 +87,15 @@ def test_only_the_weighting_by_likelihood_needs_uniform_times():
     assert jnp.median(t) < 2.5  # the median of the log-normal is 2 exp(-1/2)
     # Weighted by g² / 2 = t instead of t².
     assert abs(mean["likelihood"].mean() - 15.0) < 1.0
+
+
+def test_a_diffusion_from_later_on_keeps_its_times():
+    late = From(EDM_SDE, 1.0)
+    t = late.training_times(KEY, (20_000,))
+    assert bool(((t > 1.0) & (t < 30.0)).all())  # and no atom at its start
+    alone = EDM_SDE.training_times(jax.random.key(0), (20_000,))
+    # Uniform ones in place of those before.
+    expected = ((alone > 1.0) & (alone < 3.0)).mean() + (alone < 1.0).mean() * 2 / 29
+    assert abs((t < 3.0).mean() - expected) < 5 * jnp.sqrt(0.5 / 20_000)
+    asked = DiffusionScoreMatching(late)(lambda x, t: -x / t**2 + 1.0, jnp.zeros((4_000, 1)), KEY)
+    assert jnp.median(jnp.sqrt(2 * asked)) < 10.0

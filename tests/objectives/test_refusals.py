@@ -1,11 +1,23 @@
 """Settings that no objective can have."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 import pytest
 
-from numpyro_score.networks import EnergyMLP, NormalizedEnergy
+from numpyro_score.networks import (
+    AtNoise,
+    DenoiserEnergy,
+    EnergyMLP,
+    FlowDensity,
+    LogNormalizerMLP,
+    NoiseEnergyMLP,
+    NormalizedEnergy,
+    ScoreMLP,
+    TiltedEnergy,
+    as_score,
+)
 from numpyro_score.objectives import (
     ContrastiveDivergence,
     DiffusionScoreMatching,
@@ -101,3 +113,38 @@ def test_maximum_likelihood_of_an_energy_whose_normalizer_is_unknown(wrap):
     network, batch = wrap(EnergyMLP(3, width=4, key=jax.random.key(0))), jnp.zeros((4, 3))
     with pytest.raises(ValueError, match=r"normalizer Z of a \w+ is unknown.*or learn this"):
         MaximumLikelihood()(network, batch, jax.random.key(0))
+
+
+KINKS = EnergyMLP(3, width=4, activation=jax.nn.relu, key=jax.random.key(0))
+RELU = ScoreMLP(3, width=4, activation=jax.nn.relu, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("objective", [ExplicitScoreMatching(), SlicedScoreMatching()])
+@pytest.mark.parametrize(
+    "network",
+    [
+        KINKS,
+        NormalizedEnergy(KINKS),
+        TiltedEnergy(FlowDensity(3, width=4, key=jax.random.key(0)), KINKS),
+        AtNoise(NoiseEnergyMLP(3, width=4, activation=jax.nn.relu, key=jax.random.key(0)), 0.1),
+        DenoiserEnergy(RELU, 0.1),
+        as_score(KINKS),
+        eqx.nn.MLP(3, "scalar", 4, 1, key=jax.random.key(0)),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+def test_an_energy_without_a_second_derivative(network, objective):
+    """Its loss would be least for a flat density."""
+    with pytest.raises(ValueError, match=r"needs an energy with two derivatives, got relu in the"):
+        objective(network, jnp.zeros((4, 3)), jax.random.key(0))
+
+
+def test_activations_that_need_no_second_derivative():
+    """Those of a score, and of a function of the condition."""
+    condition, key = jnp.zeros((4, 2)), jax.random.key(0)
+    smooth = EnergyMLP(3, width=4, condition_size=2, key=key)
+    of_condition = LogNormalizerMLP(2, width=4, activation=jax.nn.relu, key=key)
+    conditional = NormalizedEnergy(smooth, of_condition=of_condition)
+    for network, *rest in ((RELU,), (conditional, condition)):
+        losses = jax.eval_shape(ExplicitScoreMatching(), network, jnp.zeros((4, 3)), key, *rest)
+        assert losses.shape == (4,)

@@ -44,6 +44,14 @@ def test_fit_learns_it_over_time():
     assert result.network.network.head.any()
 
 
+def test_a_function_and_its_parameters_are_a_network_that_learns():
+    sde, rows = VE(0.1, 10.0), jnp.asarray(ROWS, jnp.float32)
+    network = InTime((lambda p, x, s: (p - x) / (1 + s**2), jnp.zeros(2)), sde)
+    objective = DiffusionScoreMatching(sde)
+    result = fit(jax.random.key(1), network, rows, objective, num_steps=10, progress_bar=False)
+    assert result.network.network.params.any()
+
+
 def test_what_is_wrong_is_told():
     network = InTime(NoiseScoreMLP(2, width=8, key=jax.random.key(0)), VP())
     with pytest.raises(ValueError, match=r"one time t of shape \(\)"):

@@ -45,6 +45,10 @@ def test_largest_distance_of_many_rows_looks_at_some():
     np.testing.assert_allclose(largest_distance(rows), expected)
 
 
+def test_largest_distance_of_bytes_does_not_wrap_around():
+    assert largest_distance(np.array([[200, 0], [0, 0]], np.uint8)) == 200.0
+
+
 @pytest.mark.parametrize(("size", "overlap"), [(64, 0.5), (3072, 0.5), (64, 0.9)])
 def test_ladder_solves_the_equation_and_has_one_ratio(size, overlap):
     levels = geometric_ladder(50.0, 0.01, size, overlap=overlap)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_score.sde import EDM, VE, VP, CosineVP, SubVP, convert, time_grid
+from numpyro_score.sde import EDM, VE, VP, CosineVP, From, SubVP, convert, time_grid
 
 SDES = [VE(0.1, 10.0), EDM(0.1, 10.0), VP(), CosineVP(), SubVP()]
 EVERY = pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
@@ -59,13 +59,24 @@ def test_times_are_even_in_their_ruler(sde):
         np.testing.assert_allclose(steps, steps.mean(), rtol=2e-2)
 
 
+@pytest.mark.parametrize("late", [From(VE(), 0.9995), From(CosineVP(), 0.99499)])
+def test_a_short_time_in_which_numbers_are_rounded_has_steps(late):
+    steps = np.diff(time_grid(late, 10))
+    np.testing.assert_allclose(steps, (late.t_min - late.t_max) / 10, rtol=0.1)
+
+
 def test_a_noise_that_shrinks_has_no_times():
     class Back(VE):
         def marginal_std(self, t):
             return 1.0 - 0.5 * jnp.asarray(t)
 
-    with pytest.raises(ValueError, match="must grow with the time"):
-        time_grid(Back(), 10)
+    class Hill(VE):
+        def marginal_std(self, t):
+            return 1.0 + jnp.asarray(t) * (1.2 - jnp.asarray(t))
+
+    for sde in (Back(), Hill()):
+        with pytest.raises(ValueError, match="must grow with the time"):
+            time_grid(sde, 10)
     with pytest.raises(ValueError, match="spacing must be one of"):
         time_grid(VE(), 10, spacing="cosine")
     with pytest.raises(ValueError, match="num_steps must be an integer of at least 1"):

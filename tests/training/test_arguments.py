@@ -47,7 +47,7 @@ def with_nan():
         (np.zeros(()), ValueError, "at least one event axis"),
         (DATA[:1], ValueError, "at least 2 rows, got the shape"),
         (DATA[:0], ValueError, "must not be empty"),
-        (DATA.astype(int), TypeError, r"floating-point.*int64.*astype\(float\)"),
+        (DATA.astype(int), TypeError, r"floating-point.*int64.*astype\(float\)\. Counts"),
         (DATA > 0, TypeError, "floating-point.*bool"),
         (DATA.astype(complex), TypeError, "floating-point.*complex"),
         (DATA.astype(object), TypeError, "floating-point.*object"),
@@ -86,7 +86,7 @@ def test_first_bad_entry_of_an_image():
     [
         (DATA[:40], ValueError, "data has 50 rows, condition 40"),
         (np.full((50, 1), np.nan), ValueError, "condition must be finite"),
-        (np.zeros((50, 1), int), TypeError, "condition must hold floating-point"),
+        (np.zeros((50, 1), int), TypeError, r"condition must hold .*astype\(float\)\.$"),
         (DATA, ValueError, "takes no condition"),
     ],
 )

@@ -5,9 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +13,9 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
-from numpyro_score._contents import digest_contents
-from numpyro_score.networks import EnergyMLP
+from numpyro_score.networks import (
+    EnergyMLP,
+)
 from numpyro_score.objectives import (
     DenoisingScoreMatching,
     NoiseContrastiveEstimation,
@@ -28,8 +27,16 @@ KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal([3.0, -1.0], size=(300, 2))
 
 
-def run(path, objective=DenoisingScoreMatching(0.5), data=DATA, key=KEY, width=8, **options):  # noqa: B008
-    network = EnergyMLP(2, width=width, depth=1, key=KEY)
+def run(
+    path,
+    objective=DenoisingScoreMatching(0.5),  # noqa: B008
+    data=DATA,
+    key=KEY,
+    width=8,
+    activation=jax.nn.silu,
+    **options,
+):
+    network = EnergyMLP(2, width=width, depth=1, activation=activation, key=KEY)
     settings = {"num_steps": 40, "batch_size": 32, "chunk_size": 4, "progress_bar": False}
     return fit(key, network, data, objective, checkpoint=path, **settings | options)
 
@@ -177,6 +184,7 @@ def test_a_signal_leaves_a_whole_file(tmp_path, every_chunk):
         ({"objective": DenoisingScoreMatching(0.4)}, "noise_scale=0.5.* there"),
         ({"num_steps": 60}, "num_steps: 40 there, 60 here"),
         ({"width": 9}, "weights: "),
+        ({"activation": jnp.tanh}, r"another fit \(structure: \S+ there, \S+ here\)"),
         ({"learning_rate": 0.01}, "learning_rate: 0.001 there, 0.01 here"),
         (
             {"optimizer": optax.sgd(0.1)},
@@ -211,29 +219,6 @@ def test_an_objective_with_another_noise_is_refused(tmp_path):
     assert same(run(tmp_path / "fit", noise_at(3.0)), first)
 
 
-def test_contents_do_not_hang_on_the_order_of_fields_in_a_process(monkeypatch):
-    before = digest_contents(noise_at(1.0, 2.0))
-    fields = dist.Normal.gather_pytree_data_fields()
-    other = classmethod(lambda cls: fields[::-1])
-    monkeypatch.setattr(dist.Normal, "gather_pytree_data_fields", other)
-    assert digest_contents(noise_at(1.0, 2.0)) == before
-    assert digest_contents(noise_at(2.0, 1.0)) != before
-
-
-def test_contents_are_found_where_an_objective_may_have_them():
-    class Objective:
-        def __init__(self, value):
-            self.value = {"of": [value, jax.random.key(0), None, "a word", jnp.sin]}
-
-    class Module(eqx.Module):
-        value: jax.Array
-
-    for make in (Objective, Module, partial(partial, jnp.sum), lambda x: partial(jnp.sum, where=x)):
-        one, again, other = (digest_contents(make(jnp.full(3, x))) for x in (1.0, 1.0, 2.0))
-        assert one == again != other
-    assert digest_contents(Objective(1.0)) != digest_contents(Objective(2.0))
-
-
 def test_the_file_of_an_older_version_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as older:
         older.setattr(_checkpoint, "_FILE", _checkpoint._FILE._replace(version=1))
@@ -252,8 +237,34 @@ def test_a_damaged_file_is_refused(tmp_path):
         run(tmp_path / "fit")
 
 
-def test_what_names_an_address_is_the_same_in_another_process():
-    one, other = (
-        NoiseContrastiveEstimation(dist.Normal(jnp.zeros(2), 1.0).to_event(1)) for _ in range(2)
-    )
-    assert _checkpoint.words(one) == _checkpoint.words(other)
+def test_a_folder_that_is_not_there_is_told_before_any_step(tmp_path, kill):
+    kill(0)
+    with pytest.raises(ValueError, match=r"make .*nowhere first"):
+        run(tmp_path / "nowhere" / "fit")
+
+
+def test_a_disk_that_is_full_ends_neither_the_fit_nor_an_interrupt(
+    tmp_path, monkeypatch, every_chunk
+):
+    whole, real, calls = run(None), _checkpoint.write_file, []
+
+    def full(*args):
+        calls.append(args)
+        if len(calls) <= 2:
+            raise OSError("disk full")
+        real(*args)
+
+    monkeypatch.setattr(_checkpoint, "write_file", full)
+    with pytest.warns(FitWarning, match=r"could not be written \(disk full\)") as told:
+        assert same(run(tmp_path / "fit"), whole)
+    assert [warning.filename for warning in told] == [__file__]
+    assert same(run(tmp_path / "fit"), whole)
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    calls.clear()
+    monkeypatch.setattr(_run, "run_chunk", interrupt)
+    with pytest.warns(FitWarning) as told:
+        assert run(tmp_path / "other", validation_fraction=0.0).stopped == "interrupted"
+    assert ["could not be written" in str(warning.message) for warning in told] == [True, False]

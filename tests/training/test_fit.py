@@ -216,6 +216,7 @@ def test_repr_says_what_happened():
     text = repr(run(num_steps=30, chunk_size=10))
     assert text.startswith("FitResult(EnergyMLP, 30 steps, finished, loss ")
     assert "best validation loss" in text
+    assert run(**counted(learning_rate=-0.1), chunk_size=5).best_step == 5
     assert "validation" not in repr(run(validation_fraction=0.0))
 
 
@@ -241,6 +242,8 @@ def test_an_objective_whose_value_tells_nothing_does_not_choose(persistent):
     cd = PersistentContrastiveDivergence if persistent else ContrastiveDivergence
     result = run(objective=cd(0.1, 2), chunk_size=4)
     assert len(result.validation_losses) == 5
+    assert result.best_step is None
+    assert "best" not in repr(result)
     # The last average, as without validation rows; those rows are then trained on, too.
     assert same(result.network, last_average(cd(0.1, 2)))
     with pytest.raises(ValueError, match="patience needs a loss that is lower for better"):

@@ -10,6 +10,7 @@ import pytest
 from numpyro_score.networks import EnergyMLP, from_function
 from numpyro_score.objectives import DenoisingScoreMatching, PersistentContrastiveDivergence
 from numpyro_score.training import FitWarning, _data, _judge, _sources, fit
+from numpyro_score.training._batch_iterator import BatchIterator
 
 KEY = jax.random.key(0)
 OBJECTIVE = DenoisingScoreMatching(0.5)
@@ -141,6 +142,28 @@ def test_an_iterator_gives_each_step_its_batch():
 def test_what_can_be_iterated_over_again_starts_anew():
     result = of_first_column(Loader(3), 8)
     np.testing.assert_allclose(result.losses, [0, 1, 2, 0, 1, 2, 0, 1], atol=1e-5)
+
+
+def test_an_iterator_may_fill_the_same_array_again():
+    def again():
+        buffer = np.empty((32, 2), np.float32)
+        for batch in batches(8):
+            buffer[:] = batch
+            yield buffer
+
+    np.testing.assert_allclose(of_first_column(again(), 8).losses, np.arange(8), atol=1e-5)
+
+
+def test_no_more_is_read_before_the_first_step_than_it_takes():
+    read = itertools.count()
+    counted = (batch for batch in batches(200) if next(read) >= 0)
+    assert run(counted, num_steps=10).num_steps == 10
+    assert next(read) == 10
+    for num_steps, num_held_out, expected in ((150, 0, 128), (150, 4_100, 129), (100, 4_100, 100)):
+        source = BatchIterator(batches(200), None, None, num_steps, num_held_out)
+        assert len(source.sample) == 32 * expected
+    images = (np.ones((32, 300), np.float32) for _ in range(200))
+    assert len(BatchIterator(images, None, None, 200, 0).sample) == 6_016  # 20 for each entry
 
 
 @pytest.mark.parametrize("num_batches", [8, 10])

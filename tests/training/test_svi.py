@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
-from numpyro_score.distributions import EnergyDistribution
+from numpyro_score.distributions import EnergyDistribution, Product
 from numpyro_score.networks import EnergyMLP
 from numpyro_score.objectives import (
     DenoisingScoreMatching,
@@ -81,6 +81,19 @@ def test_a_network_under_a_plate_that_subsamples():
     result = learn(model, DenoisingScoreMatching(0.5), 400, DATA, rate=3e-3)
     assert result.losses[-50:].mean() < result.losses[:50].mean()
     assert jnp.isfinite(result.losses).all()
+
+
+def test_the_energy_of_a_product_is_learned_as_a_whole():
+    def model(data):
+        a = numpyro.param("a", 0.0)
+        learned = EnergyDistribution((lambda a, x: 0.5 * a * jnp.sum(x**2), a), (3,))
+        prior = dist.Normal(jnp.zeros(3), 2.0).to_event(1)
+        with numpyro.plate("rows", len(data)):
+            numpyro.sample("x", Product([learned, prior]), obs=data)
+
+    result = learn(model, ExplicitScoreMatching(), 300, DATA, rate=0.05)
+    # The precision of one normal for all entries.
+    np.testing.assert_allclose(result.params["a"] + 0.25, 1 / jnp.mean(DATA**2), atol=0.01)
 
 
 def test_conditions_of_the_rows():
@@ -160,6 +173,12 @@ def bounded(data):
     numpyro.sample("x", energy, obs=jnp.abs(data[0]))
 
 
+def batched(data):
+    means = dist.Normal(jnp.zeros((len(data), 3)), 1.0).to_event(1)
+    energy = EnergyDistribution(lambda x: jnp.sum(x**2), (3,))
+    numpyro.sample("x", Product([energy, means]), obs=data)
+
+
 def normalized(data):
     numpyro.sample("y", dist.Normal(0.0, 1.0), obs=data[0, 0])
 
@@ -170,6 +189,7 @@ def normalized(data):
         (masked, "inside a MaskedDistribution, which an objective cannot look into"),
         (latent, "Site 'x' is unnormalized and latent"),
         (bounded, "at whose border an objective is biased"),
+        (batched, r"Site 'x' is a Product with the batch_shape \(4000,\)"),
         (normalized, "found no unnormalized site"),
     ],
 )
