@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import warnings
+from itertools import count
+from typing import Any
 
 import jax
 import numpy as np
-from numpyro.util import find_stack_level
+from numpyro.util import find_stack_level, is_prng_key
 
+from numpyro_score._array_file import key_digest
 from numpyro_score._contents import digest_contents
-from numpyro_score._typing import PyTree
+from numpyro_score._typing import Array, PyTree
+
+_INNER = 2**31 - 1
+
+
+def with_key(state: Any, rng_key: Array) -> Any:
+    """Return the state that a run goes on from, with the key of that run.
+
+    Kernels inside of others, such as the blocks of ``Gibbs``, have keys of their own. Were these
+    left as they are, runs from one state would draw the same whatever their keys. A run that goes
+    on with the key of the state itself changes nothing.
+    """
+    own, state = state.rng_key, state._replace(rng_key=rng_key)
+    if own.shape == rng_key.shape and key_digest(own) == key_digest(rng_key):
+        return state
+    number = count()
+
+    def follow(path: Any, leaf: Any) -> Any:
+        is_own = len(path) == 1 or getattr(path[-1], "name", "") != "rng_key"
+        if is_own or leaf.shape != rng_key.shape or leaf.dtype != rng_key.dtype:
+            return leaf
+        i = next(number)
+        return (
+            _inner(rng_key, i) if is_prng_key(rng_key) else jax.vmap(_inner, (0, None))(rng_key, i)
+        )
+
+    return jax.tree_util.tree_map_with_path(follow, state)
+
+
+def _inner(rng_key: Array, number: int) -> Array:
+    # In two turns: `split` of the outer key gives what `fold_in` of a small number does.
+    return jax.random.fold_in(jax.random.fold_in(rng_key, _INNER), number)
 
 
 def other_data(before: PyTree | None, now: PyTree) -> bool:

@@ -21,7 +21,7 @@ from numpyro_score.infer._netcdf import check_netcdf, variables_of
 from numpyro_score.infer._program_cache import ProgramCache, Start
 from numpyro_score.infer._programs import Collected, Programs, Setting, strong
 from numpyro_score.infer._progress import Bar, Pace
-from numpyro_score.infer._resume import other_data, warn_of_warmup
+from numpyro_score.infer._resume import other_data, warn_of_warmup, with_key
 from numpyro_score.infer._run_arguments import RunArguments, check_chains, under_transform
 from numpyro_score.infer._sampling import Sampling, part_states, stack_states
 from numpyro_score.infer._store import Store
@@ -270,7 +270,7 @@ class MCMC(HostMCMC):
         states = None
         if self.post_warmup_state is not None:
             key = keys[0] if self.sampler.is_ensemble_kernel else keys
-            states = self._part(strong(self.post_warmup_state._replace(rng_key=key)))
+            states = self._part(strong(with_key(self.post_warmup_state, key)))
         start = Start(lanes[0][0], lanes[0][1], None if states is None else states[0])
         programs = self._programs.get(setting, arguments, start, self._jit_model_args)
         if states is None:

@@ -111,3 +111,37 @@ def test_a_support_that_depends_on_a_site_and_is_that_of_an_event():
     kernel.init(jax.random.key(0), 10)
     draw = kernel.postprocess_fn((), {})({"c": jnp.log(7.0), "x": jnp.zeros(2)})
     np.testing.assert_allclose(draw["x"], [3.5, 3.5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_chains", [1, 2])
+def test_runs_from_one_state_follow_their_keys(num_chains):
+    """NumPyro's Gibbs draws from the keys of its blocks, and from its own only where it starts."""
+
+    def model():
+        k = numpyro.sample("k", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(k, 1.0))
+
+    kernel = Gibbs([(DiscreteGibbs(model), ["k"]), (MALA(model), ["x"])])
+    mcmc = infer.MCMC(
+        kernel,
+        num_warmup=10,
+        num_samples=10,
+        num_chains=num_chains,
+        chain_method="sequential",
+        progress_bar=False,
+    )
+    mcmc.warmup(jax.random.key(0))
+    state = mcmc.post_warmup_state
+
+    def draws(key):
+        mcmc.post_warmup_state = state
+        mcmc.run(key)
+        return mcmc.get_samples(group_by_chain=True)["x"]
+
+    own = draws(state.rng_key)
+    np.testing.assert_array_equal(own, draws(state.rng_key))
+    other = draws(jax.random.key(1))
+    assert np.mean(own == other) < 0.5
+    assert np.mean(draws(jax.random.key(2)) == other) < 0.5
+    if num_chains > 1:
+        assert np.mean(other[0] == other[1]) < 0.5
