@@ -16,8 +16,6 @@ _FLAGS = (
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 
-_MANY_PIECES = 30_000
-
 # Tracing makes millions of objects that stay: to look through them is a twentieth of the time.
 gc.set_threshold(50_000, 20, 50)
 
@@ -47,15 +45,6 @@ def _find_programs_again(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
-    """Each program holds pieces of memory, of which Linux grants a process 65,530."""
+    """Each compiled program holds pieces of memory, of which Linux grants a process 65,530."""
     yield
-    if _num_pieces() > _MANY_PIECES:
-        jax.clear_caches()
-
-
-def _num_pieces() -> int:
-    try:
-        with open("/proc/self/maps", "rb") as maps:
-            return sum(1 for _ in maps)
-    except OSError:  # another system
-        return _MANY_PIECES + 1
+    jax.clear_caches()
