@@ -17,7 +17,6 @@ SCALE, STEIN = "scale: mean of -z·score / d", "Stein test (p-value)"
 _SCALE = 0.1
 # An error that hides a factor of 2.
 _TELLING = 0.5
-_CONSTANT = 1e-6  # of its values: rounding
 MIN_POINTS = 50
 MAX_POINTS = 500
 
@@ -48,15 +47,14 @@ def stein_finding(
     """
     if len(points) < MIN_POINTS:
         return cannot_tell(STEIN, f"{len(points)} {what} are fewer than {MIN_POINTS}")
-    z, s = (np.asarray(x, np.float64) for x in (points, scores))
-    sd = z.std(0)
-    # One that is constant keeps its unit; it is told by those that look for chains that stand.
-    unit = np.where(sd > _CONSTANT * np.abs(z).max(0), sd, 1.0)
+    # A constant coordinate has no unit; chains that stand are told elsewhere.
+    has_units = bool((np.ptp(points, 0) > 0).all())
     test = stein_test(
         key,
-        jnp.asarray(s * unit, jnp.result_type(float)),
-        jnp.asarray((z - z.mean(0)) / unit, jnp.result_type(float)),
+        jnp.asarray(scores),
+        jnp.asarray(points),
         num_bootstrap=_NUM_BOOTSTRAP,
+        preconditioner="diagonal" if has_units else None,
         event_dim=1,
     )
     return judge(STEIN, test.p_value, (LEVEL, np.inf), advice)

@@ -102,9 +102,9 @@ def _show_coverage(axis: Any, every: np.ndarray, truth: np.ndarray, prob: float)
     from matplotlib.colors import ListedColormap
 
     outside, exact = order_interval(prob, len(every))
-    below = np.sum(every < truth, 0)
+    low, high = np.sort(every, 0)[[outside - 1, -outside]]
     # -1, 0, 1: the truth lies below, within or above.
-    side = (below > len(every) - outside).astype(int) - (below < outside)
+    side = (truth > high).astype(int) - (truth < low)
     title = f"{np.mean(side == 0):.0%} in {exact:.0%} interval"
     shown = _show(axis, title, side, cmap=ListedColormap(_COLORS), vmin=-1.5, vmax=1.5)
     bar = axis.figure.colorbar(shown, ax=[axis], location="bottom", aspect=10, label="truth")

@@ -11,7 +11,6 @@ import numpyro.distributions as dist
 import numpyro.infer
 import pytest
 from jax import random
-from numpyro.contrib.control_flow import scan
 
 from numpyro_score.diagnostics import to_arviz
 from numpyro_score.diagnostics._groups import has_group
@@ -299,18 +298,3 @@ def test_refusals(run):
         to_arviz(mcmc, posterior_predictive={"y": jnp.ones((7, 4))})
     with pytest.raises(ValueError, match=r"axes \(chain, draw, ...\) with 2 chains"):
         to_arviz(mcmc, warmup={"free": jnp.ones(7)})
-
-
-def test_latent_sites_of_a_loop_are_replicated():
-    def model(y=None):
-        def step(x, y):
-            x = numpyro.sample("x", dist.Normal(x, 1.0))
-            numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
-            return x, None
-
-        scan(step, 0.0, y, length=3)
-
-    mcmc = MCMC(MALA(model), num_warmup=0, num_samples=4, progress_bar=False)
-    mcmc.run(jax.random.key(0), jnp.arange(3.0))
-    data = to_arviz(mcmc, posterior_predictive=2, key=jax.random.key(1))
-    assert data["posterior_predictive"]["y"].shape == (1, 2, 3)

@@ -82,6 +82,13 @@ def test_few_draws_cover_as_often_as_the_title_says():
     assert abs(inside - exact) < 5 * np.sqrt(exact * (1 - exact) / 3600)
 
 
+def test_a_pixel_that_is_the_truth_in_all_draws_is_covered():
+    axes = plot_image_posterior(np.zeros((1, 20, 2, 2)), truth=np.zeros((2, 2)), num_draws=0)
+    covered = np.all(shown(axes[-1]) == 0)
+    plt.close("all")
+    assert covered
+
+
 def test_without_a_truth_there_is_no_coverage_and_axes_may_be_given():
     figure, axes = plt.subplots(1, 3)
     out = plot_image_posterior(DRAWS.reshape(2, 200, 2, 3), num_draws=1, limits=(0, 1), ax=axes)
